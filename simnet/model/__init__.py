@@ -1,0 +1,1 @@
+"""The nouns that all packages share: frozen values without behaviour of their own."""
