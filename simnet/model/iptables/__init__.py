@@ -1,0 +1,1 @@
+"""A host's iptables rules as values (`ruleset`), and their text form (`parser`, `printer`)."""
