@@ -119,6 +119,7 @@ class StatisticRandom:
 
     threshold: int  # round(2**31 * P), 0 .. 2**31
     negated: bool = False
+    text: str = field(default="", compare=False)  # P as written, where it was written: 0.3333333333
 
 
 @dataclass(frozen=True, slots=True)
