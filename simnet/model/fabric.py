@@ -1,0 +1,89 @@
+"""The wires: devices, the links between them, and which addresses can be reached over which segment.
+
+A *device* forwards packets or holds an end of them: a cluster node, a switch, or a site of outside clients (one device with many
+addresses behind one access link). A *segment* is a set of interfaces that reach each other without routing: the two ends
+of a routed link, or everything that a switch bridges. Pods hang off their node by a veth link of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from simnet.model.iptables.ruleset import IPNetwork
+
+
+class DeviceKind(Enum):
+    """What a device does with packets."""
+
+    NODE = "node"  # a cluster node: routes, runs kube-proxy's rules, holds pods
+    SWITCH = "switch"  # routes between its interfaces and bridges its segment
+    CLIENTS = "clients"  # sends and receives only
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A vertex of the fabric."""
+
+    name: str
+    kind: DeviceKind
+    addresses: tuple[str, ...]  # its own, primary first (of each family); for CLIENTS all client addresses
+    as_number: int | None = None
+    role: str = ""  # of a switch: "tor", "leaf", "spine"; "route-reflector"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A device's interface in a segment."""
+
+    device: str
+    interface: str  # "eth0", "p-A": the name that `ip addr` shows
+    addresses: tuple[str, ...]  # on this interface, reachable over the segment
+    network: IPNetwork | None  # the connected subnet, None for an interface without one (unnumbered, /32 peer)
+    link: int | None  # the wire it sits on (index in Fabric.links); None: the bridging switch's own interface
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Interfaces that reach each other without routing; `bridge` names the switch in the middle, if there is one."""
+
+    name: str
+    bridge: str | None
+    attachments: tuple[Attachment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A wire with two directions: direction 2*i runs from `a` to `b`, direction 2*i+1 from `b` to `a`."""
+
+    a: str  # device, or "namespace/pod" for a veth's far end
+    b: str
+    rate_bps: int
+    delay_ps: int  # propagation, one way
+
+
+@dataclass(frozen=True, slots=True)
+class PodAttachment:
+    """A pod's veth: the pod is reached from `node` over `interface` and `link`."""
+
+    pod: str  # "namespace/name"
+    node: str
+    interface: str  # host side: cali + 11 hex digits
+    addresses: tuple[str, ...]
+    link: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fabric:
+    """All devices, wires and segments; positions in `devices` and `links` are the dense ids of the data plane."""
+
+    devices: tuple[Device, ...]
+    links: tuple[Link, ...]
+    segments: tuple[Segment, ...]
+    pods: tuple[PodAttachment, ...]
+    ecmp_hash: str = "l4"  # "l3": addresses; "l4": five-tuple; "symmetric": five-tuple with ends sorted
+    ecmp_width: int = 16  # next hops of a group that are used
+
+    def direction_names(self) -> list[str]:
+        """The name of each link direction, `a->b`; position is the direction's id."""
+        return [name for link in self.links for name in (f"{link.a}->{link.b}", f"{link.b}->{link.a}")]
