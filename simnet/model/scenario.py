@@ -1,0 +1,167 @@
+"""One scenario: a cluster as the user described it, a workload, an entry point; and the experiment that makes many of them.
+
+`config` makes these values from files and has checked them; `engine` materialises the cluster and runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from simnet.errors import Position, Problem
+from simnet.model.calico import CalicoSettings, FabricSettings
+from simnet.model.kube_proxy import KubeProxyConfiguration
+from simnet.model.kubernetes import Objects
+from simnet.model.workload import FlowShape
+
+
+class Entry(Enum):
+    """The kinds of address at which a service can be called."""
+
+    EXTERNAL_IP = "ExternalIP"
+    LOAD_BALANCER_IP = "LoadBalancerIP"
+    NODE_PORT = "NodePort"
+    CLUSTER_IP = "ClusterIP"
+    POD = "Pod"  # the pods' own addresses: no service in between, the baseline
+
+
+class Placement(Enum):
+    """How replicas without a given node are put on nodes."""
+
+    SPREAD = "spread"  # one after the other over all nodes, in node order
+    PACKED = "packed"  # as many as fit on the first node, then the next
+    RANDOM = "random"  # a pure function of the seed and the pod's name
+    EXPLICIT = "explicit"  # counts per node are given
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """A node in simnet's short form."""
+
+    name: str
+    addresses: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cpus: int = 4
+    pod_cidrs: tuple[str, ...] = ()
+    as_number: int | None = None
+    iptables_text: str | None = None  # a saved rule set that replaces the generated one
+    iptables_file: str = ""
+    switch: str | None = None  # the leaf it hangs off; None: in turn
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """What the user gave about the cluster; nothing allocated or placed yet."""
+
+    objects: Objects
+    nodes: tuple[NodeSpec, ...]
+    kube_proxy: KubeProxyConfiguration
+    calico: CalicoSettings
+    fabric: FabricSettings
+    node_mask_bits: int = 24  # the subnet that the nodes share when bridged
+    placement: Placement = Placement.SPREAD
+    pods_per_node: int = 110  # capacity that `packed` fills
+    explicit_placement: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # ns/workload -> node -> pods
+    replicas: int | None = None  # overrides every Deployment, ReplicaSet and StatefulSet (a sweep's `replicas`)
+    service_overrides: Mapping[str, object] = field(default_factory=dict)  # snake-case Service fields, all services
+    service_cidrs: tuple[str, ...] = ("10.96.0.0/12",)
+    node_port_range: tuple[int, int] = (30000, 32767)
+    kubernetes_version: str = "1.33"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientsSpec:
+    """Who calls: `count` clients with consecutive addresses of a network, pods of simnet's own, node processes, or named ones."""
+
+    count: int
+    source: str  # a CIDR, "pods", "nodes", or "named"
+    named: tuple[str, ...] = ()  # "pod:namespace/name", "node:name"
+    zipf_exponent: float = 0.0  # demand of client k is proportional to 1/(k+1)**s; 0: all alike
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadSpec:
+    """Who calls, and with what flows."""
+
+    clients: ClientsSpec
+    flows: FlowShape
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to call a service; the variants of an experiment meet the same clients, arrivals and sizes."""
+
+    name: str
+    entry: Entry
+    service: str  # "namespace/name"
+    port: str | int | None = None  # name or number; None: the first port of the workload's protocol
+    choice: str = "random"  # which node or address each flow calls: random, round-robin, per-client, fixed
+    fixed: str | None = None  # with choice "fixed": the node's name, or the address
+    clients: ClientsSpec | None = None  # in place of the workload's
+    position: Position = Position("")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """How long, how often, from which seed."""
+
+    duration_ps: int
+    warmup_ps: int = 0
+    repeat: int = 1
+    seed: int = 1
+    window_flows: int = 65536  # flows handled at a time; no result depends on it
+    statistic_mode: str = "random"  # as the kernel does it, or the what-if "nth"
+    recent_limit: int | None = 100  # addresses per xt_recent list; None: unlimited
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One run but for its seed: everything that decides the outcome."""
+
+    cluster: ClusterSpec
+    workload: WorkloadSpec
+    variant: Variant
+    run: RunSpec
+    record: str = "flows"  # "packets", "flows" or "summary"
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """A line of `expect:`: a metric of the summary that must hold, or the command exits with 1."""
+
+    metric: str
+    equals: float | str | None = None  # a number, or "analytic"
+    at_least: float | None = None
+    at_most: float | None = None
+    tolerance: str | float = "4sigma"  # absolute number, or "<k>sigma" of the estimate
+    variant: str | None = None  # None: all
+    position: Position = Position("")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One run of the experiment: a scenario, the point of the sweep, and the number of the repetition."""
+
+    run_id: str  # hash of the resolved scenario, the seed and the model version
+    variant: str
+    point: tuple[tuple[str, object], ...]  # swept name -> value, in the order of `sweep:`
+    repeat: int
+    seed: int
+    scenario: Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A checked experiment file."""
+
+    name: str
+    question: str
+    file: str
+    runs: tuple[PlannedRun, ...]
+    sweep: tuple[tuple[str, tuple[object, ...]], ...]
+    variants: tuple[str, ...]
+    record: str
+    expect: tuple[Expectation, ...] = ()
+    resolved: Mapping[str, object] = field(default_factory=dict)  # the file with every default written out
+    warnings: tuple[Problem, ...] = ()
