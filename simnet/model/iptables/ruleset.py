@@ -42,6 +42,7 @@ class SourceAddress:
 
     network: IPNetwork
     negated: bool = False
+    text: str = field(default="", compare=False)  # NETWORK as restore input writes it, where that is not the shortest
 
 
 @dataclass(frozen=True, slots=True)
