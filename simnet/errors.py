@@ -34,9 +34,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.where}: {self.field}" if self.field else str(self.where)
-        return (
-            f"{place}\n  found:    {self.found}\n  expected: {self.expected}\n  fix:      {self.fix}"
-        )
+        return f"{place}\n  found:    {self.found}\n  expected: {self.expected}\n  fix:      {self.fix}"
 
 
 class SimnetError(Exception):

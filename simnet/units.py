@@ -16,7 +16,16 @@ PS_PER_S = 1_000_000_000_000
 
 _DURATION_PS = {"ps": 1, "ns": PS_PER_NS, "us": PS_PER_US, "µs": PS_PER_US, "ms": PS_PER_MS, "s": PS_PER_S,
                 "min": 60 * PS_PER_S, "m": 60 * PS_PER_S, "h": 3600 * PS_PER_S}  # fmt: skip
-_SIZE_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE_BYTES = {
+    "B": 1,
+    "kB": 10**3,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
 _RATE_BPS = {"bit/s": 1, "kbit/s": 10**3, "Mbit/s": 10**6, "Gbit/s": 10**9, "Tbit/s": 10**12}
 _FREQUENCY_HZ = {"/s": Decimal(1), "/ms": Decimal(1000), "/min": Decimal(1) / 60, "/h": Decimal(1) / 3600}
 

@@ -39,7 +39,9 @@ class Attachment:
     device: str
     interface: str  # "eth0", "p-A": the name that `ip addr` shows
     addresses: tuple[str, ...]  # on this interface, reachable over the segment
-    network: IPNetwork | None  # the connected subnet, None for an interface without one (unnumbered, /32 peer)
+    network: (
+        IPNetwork | None
+    )  # the connected subnet, None for an interface without one (unnumbered, /32 peer)
     link: int | None  # the wire it sits on (index in Fabric.links); None: the bridging switch's own interface
 
 

@@ -24,16 +24,28 @@ class Column:
 
 
 FLOWS: tuple[Column, ...] = (
-    Column("flow_id", "int64", "", "dense number of the flow in its run, in order of start; equal in all variants"),
+    Column(
+        "flow_id",
+        "int64",
+        "",
+        "dense number of the flow in its run, in order of start; equal in all variants",
+    ),
     Column("start_ps", "int64", "ps", "when the client sends the first packet"),
     Column("end_ps", "int64", "ps", "when the last packet of the flow reached its end, forward or reply"),
     Column("warmup", "bool", "", "started before the warm-up ended; left out of every summary"),
-    Column("client", "category", "", "who called: the address of an outside client, or namespace/name of a pod"),
+    Column(
+        "client", "category", "", "who called: the address of an outside client, or namespace/name of a pod"
+    ),
     Column("protocol", "category", "", "tcp, udp or sctp"),
     Column("source_port", "int32", "", "the client's port"),
     Column("destination", "category", "", "the address that the client called, before any translation"),
     Column("destination_port", "int32", "", "the port that the client called"),
-    Column("entry_node", "category", "", "the node whose rules translated the flow's first packet; empty: none did"),
+    Column(
+        "entry_node",
+        "category",
+        "",
+        "the node whose rules translated the flow's first packet; empty: none did",
+    ),
     Column("pod", "category", "", "namespace/name of the pod that the first packet reached; empty: none"),
     Column("serving_node", "category", "", "the node of that pod; empty: none"),
     Column("endpoint_port", "int32", "", "the port that the pod was reached on; -1: not reached"),
@@ -41,24 +53,56 @@ FLOWS: tuple[Column, ...] = (
     Column("verdict", "category", "", "fate of the first packet: delivered, dropped, rejected or lost"),
     Column("reason", "category", "", "why it was not delivered; empty: delivered"),
     Column("answered", "bool", "", "the reply came back to the client from the address it had called"),
-    Column("reply_reason", "category", "", "why a delivered flow was not answered; empty: answered, or not delivered"),
-    Column("snat", "bool", "", "the source address was rewritten on the way (masquerade), be it to the same address"),
+    Column(
+        "reply_reason",
+        "category",
+        "",
+        "why a delivered flow was not answered; empty: answered, or not delivered",
+    ),
+    Column(
+        "snat",
+        "bool",
+        "",
+        "the source address was rewritten on the way (masquerade), be it to the same address",
+    ),
     Column("source_hidden", "bool", "", "the pod saw another source address than the client's"),
     Column("cross_node", "bool", "", "the serving node is not the entry node"),
-    Column("connections", "int32", "", "times the flow was translated anew: 1, more where conntrack forgot it in a pause"),
+    Column(
+        "connections",
+        "int32",
+        "",
+        "times the flow was translated anew: 1, more where conntrack forgot it in a pause",
+    ),
     Column("l3_hops", "int16", "", "boxes that forwarded the first packet and decremented its TTL"),
     Column("links", "int16", "", "wires that the first packet crossed, the pod's veth included"),
     Column("reply_l3_hops", "int16", "", "the same for the reply; -1: no reply came back"),
     Column("reply_links", "int16", "", "wires that the reply crossed; -1: no reply came back"),
     Column("nat_hops", "int16", "", "rewrites of address or port on the way, DNAT and SNAT counted apart"),
-    Column("rules_scanned", "int32", "", "iptables rules evaluated for the first packet, in all hooks of all nodes"),
-    Column("delay_ps", "int64", "ps", "first packet: from the client's first bit to the pod's last; -1: not delivered"),
-    Column("round_trip_ps", "int64", "ps", "first packet and its reply, without time in the pod; -1: not answered"),
+    Column(
+        "rules_scanned",
+        "int32",
+        "",
+        "iptables rules evaluated for the first packet, in all hooks of all nodes",
+    ),
+    Column(
+        "delay_ps",
+        "int64",
+        "ps",
+        "first packet: from the client's first bit to the pod's last; -1: not delivered",
+    ),
+    Column(
+        "round_trip_ps",
+        "int64",
+        "ps",
+        "first packet and its reply, without time in the pod; -1: not answered",
+    ),
     Column("packets_sent", "int32", "", "request packets of the flow"),
     Column("packets_delivered", "int32", "", "request packets that reached a pod"),
     Column("packets_dropped", "int32", "", "request packets discarded silently"),
     Column("packets_rejected", "int32", "", "request packets answered with an ICMP error or a reset"),
-    Column("packets_lost", "int32", "", "request packets that ended in a loop or on a dead end of the fabric"),
+    Column(
+        "packets_lost", "int32", "", "request packets that ended in a loop or on a dead end of the fabric"
+    ),
     Column("bytes_sent", "int64", "B", "request bytes, IP header included"),
     Column("reply_packets", "int32", "", "reply packets that came back to the client"),
     Column("reply_bytes", "int64", "B", "their bytes"),
@@ -74,7 +118,12 @@ PACKETS: tuple[Column, ...] = (
     Column("verdict", "category", "", "delivered, dropped, rejected or lost"),
     Column("l3_hops", "int16", "", "boxes that forwarded it"),
     Column("links", "int16", "", "wires crossed"),
-    Column("delay_ps", "int64", "ps", "from its first bit at the client to its last at the pod; -1: not delivered"),
+    Column(
+        "delay_ps",
+        "int64",
+        "ps",
+        "from its first bit at the client to its last at the pod; -1: not delivered",
+    ),
     Column("round_trip_ps", "int64", "ps", "and back, without time in the pod; -1: not answered"),
 )
 
@@ -84,7 +133,9 @@ LOAD: tuple[Column, ...] = (
     Column("connections", "int64", "", "connections (a link: flows that crossed it, forward or reply)"),
     Column("packets", "int64", "", "packets (a link: all that crossed it; else request packets)"),
     Column("bytes", "int64", "B", "their bytes"),
-    Column("expected_share", "float64", "", "share of connections in theory; NaN where there is no closed form"),
+    Column(
+        "expected_share", "float64", "", "share of connections in theory; NaN where there is no closed form"
+    ),
 )
 
 HOPS: tuple[Column, ...] = (
@@ -100,7 +151,12 @@ TABLES: Mapping[str, tuple[Column, ...]] = {"flows": FLOWS, "packets": PACKETS, 
 RUN_COLUMNS: tuple[Column, ...] = (
     Column("run", "category", "", "run id: a hash of the resolved scenario, the seed and the model version"),
     Column("variant", "category", "", "name of the variant in the experiment file"),
-    Column("repeat", "int32", "", "number of the repetition, from 0; equal numbers meet equal clients and arrivals"),
+    Column(
+        "repeat",
+        "int32",
+        "",
+        "number of the repetition, from 0; equal numbers meet equal clients and arrivals",
+    ),
 )  # then one column a swept variable, named as in `sweep:`
 
 VERDICTS = ("delivered", "dropped", "rejected", "lost")
@@ -137,4 +193,6 @@ class Recording:
     """Everything one run measured: a table's name -> its columns by name, as `TABLES` lists them."""
 
     tables: Mapping[str, Mapping[str, ColumnData]]
-    totals: Mapping[str, int] = field(default_factory=dict)  # packets sent, delivered and, per reason, not delivered
+    totals: Mapping[str, int] = field(
+        default_factory=dict
+    )  # packets sent, delivered and, per reason, not delivered

@@ -55,18 +55,25 @@ class ClusterSpec:
     """What the user gave about the cluster; nothing allocated or placed yet."""
 
     objects: Objects
-    nodes: tuple[NodeSpec, ...]
+    nodes: tuple[NodeSpec, ...]  # empty: those of `objects`, or those that its pods name
     kube_proxy: KubeProxyConfiguration
     calico: CalicoSettings
     fabric: FabricSettings
-    node_mask_bits: int = 24  # the subnet that the nodes share when bridged
+    first_node_address: str = "192.168.64.57"  # nodes whose address nobody gave count up from here
     placement: Placement = Placement.SPREAD
     pods_per_node: int = 110  # capacity that `packed` fills
-    explicit_placement: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # ns/workload -> node -> pods
-    replicas: int | None = None  # overrides every Deployment, ReplicaSet and StatefulSet (a sweep's `replicas`)
-    service_overrides: Mapping[str, object] = field(default_factory=dict)  # snake-case Service fields, all services
+    explicit_placement: Mapping[str, Mapping[str, int]] = field(
+        default_factory=dict
+    )  # ns/workload -> node -> pods
+    replicas: int | None = (
+        None  # overrides every Deployment, ReplicaSet and StatefulSet (a sweep's `replicas`)
+    )
+    service_overrides: Mapping[str, object] = field(
+        default_factory=dict
+    )  # snake-case Service fields, all services
     service_cidrs: tuple[str, ...] = ("10.96.0.0/12",)
     node_port_range: tuple[int, int] = (30000, 32767)
+    load_balancer_pool: str = ""  # CIDR from which LoadBalancer Services without an address get one
     kubernetes_version: str = "1.33"
 
 

@@ -1,0 +1,346 @@
+"""How new connections travel: request hop by hop, then the reply, over the FIBs and through the rules of each node.
+
+Modelled: TTL, iptables hooks in the kernel's order, DNAT and SNAT with conntrack's reversal, ECMP, hosts that listen or do not.
+Left out here: time (a sum over the wires crossed, `wires.py`), ICMP errors on their way back, NAT port clashes.
+Source: net/ipv4/ip_forward.c (TTL before FORWARD), nf_conntrack_core.c, nf_nat_core.c; docs/models/path.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simnet.dataplane.forwarding.step import Step
+from simnet.dataplane.netfilter.machine import MachineState
+from simnet.dataplane.path import hooks
+from simnet.dataplane.path.columns import PENDING, ConnectionBatch, Header, Visit, Way
+from simnet.dataplane.path.network import CLIENTS, NODE, SWITCH, Network
+from simnet.model.recording import REASONS, VERDICTS
+
+Rows = NDArray[np.intp]
+
+DELIVERED, DROPPED, REJECTED, LOST = (VERDICTS.index(name) for name in VERDICTS)
+PORT_CLOSED = REASONS.index("port closed")
+TTL_EXCEEDED = REASONS.index("ttl exceeded")
+REPLY_BYPASSED = REASONS.index("reply bypassed translation")
+
+
+def send_request(
+    network: Network, batch: ConnectionBatch, state: MachineState, seed: int
+) -> tuple[Way, list[Visit]]:
+    """Send the first packet of each connection to its end.
+
+    Returns the way it took and, step by step, the conntrack entries that the nodes passed now hold.
+    `state` (counters, `nth` counts, `recent` lists of the rules) is advanced.
+    """
+    walk = _Walk(network, batch, Way.start(batch.header.copy(), batch.origin), state, seed)
+    walk.run(np.arange(len(batch)))
+    return walk.way, walk.visits
+
+
+def send_reply(
+    network: Network,
+    batch: ConnectionBatch,
+    forward: Way,
+    visits: list[Visit],
+    state: MachineState,
+    seed: int,
+) -> Way:
+    """Send the answer of each delivered connection back.
+
+    A row whose request was not delivered keeps the request's verdict. A reply that reaches the client from another address
+    than the client called is dropped there, for the reason "reply bypassed translation".
+    """
+    way = Way.start(forward.header.reversed(), forward.place)
+    delivered = forward.verdict == DELIVERED
+    way.verdict[~delivered] = forward.verdict[~delivered]
+    way.reason[~delivered] = forward.reason[~delivered]
+    way.draws[:] = forward.draws
+    _ReplyWalk(network, batch, way, state, seed, visits).run(np.flatnonzero(delivered))
+    came_back = delivered & (way.verdict == DELIVERED)
+    as_called = way.header.equals(batch.header.reversed()) & (way.place == batch.origin)
+    way.end(np.flatnonzero(came_back & ~as_called), DROPPED, REPLY_BYPASSED)
+    return way
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Some rows of the batch inside one node, with what the node knows of each."""
+
+    rows: Rows
+    before: Header  # as they came in
+    state: NDArray[np.uint8]  # conntrack's word for them: hooks.NEW, ESTABLISHED, INVALID
+    step: Step | None = None  # the routing decision
+
+    def keep(self, mask: NDArray[np.bool_]) -> _Group:
+        if mask.all():
+            return self
+        at = np.flatnonzero(mask)
+        step = None if self.step is None else self.step.take(at)
+        return _Group(self.rows[at], self.before.take(at), self.state[at], step)
+
+
+class _Walk:
+    """One batch under way. Each method moves the rows that it is given by one step."""
+
+    def __init__(
+        self, network: Network, batch: ConnectionBatch, way: Way, state: MachineState, seed: int
+    ) -> None:
+        self.network, self.batch, self.way, self.state, self.seed = network, batch, way, state, seed
+        self.visits: list[Visit] = []
+
+    def run(self, rows: Rows) -> None:
+        """Send `rows` from where they are until each has ended; the TTL bounds the number of steps."""
+        self.leave_origin(rows)
+        while (rows := np.flatnonzero(self.way.verdict == PENDING)).size:
+            self.arrive(rows)
+
+    # --- leaving the sender -------------------------------------------------------------------------
+
+    def leave_origin(self, rows: Rows) -> None:
+        """Take the first step: out of a pod onto its node, out of a node's process, out of a client site."""
+        network, way = self.network, self.way
+        place = way.place[rows]
+        in_pod = network.pod_link[place] >= 0
+        pods = rows[in_pod]
+        way.cross(pods, network.pod_link[way.place[pods]])
+        way.in_interface[pods] = network.pod_interface[way.place[pods]]
+        way.place[pods] = network.place_device[way.place[pods]]
+        on_device = rows[~in_pod]
+        way.place[on_device] = network.place_device[way.place[on_device]]
+        kind = network.device_kind[way.place[on_device]]
+        self.send_from_node(on_device[kind == NODE])
+        self.follow_route(on_device[kind == CLIENTS])
+        self.arrive(pods)
+
+    def send_from_node(self, rows: Rows) -> None:
+        """Send from a process of a node: a route must exist before any rule is asked, then OUTPUT decides anew."""
+        if not rows.size:
+            return
+        group = self.recognise(rows, sent_here=True)
+        step = self.look_up(rows)
+        routable = (step.kind == Step.FORWARD) | (step.kind == Step.LOCAL)
+        self.end_unroutable(rows[~routable], step.kind[~routable])
+        group = self.pass_hook("OUTPUT", group.keep(routable))
+        self.leave_or_deliver(group)
+
+    # --- arriving ------------------------------------------------------------------------------------
+
+    def arrive(self, rows: Rows) -> None:
+        """Let every row take its next step from the place that it has come to."""
+        network, way = self.network, self.way
+        place = way.place[rows]
+        is_end = (place >= network.device_count) | (
+            network.device_kind[network.place_device[place]] == CLIENTS
+        )
+        way.end(rows[is_end], DELIVERED, 0)
+        rows = rows[~is_end]
+        kind = network.device_kind[way.place[rows]]
+        self.pass_switch(rows[kind == SWITCH])
+        self.pass_node(rows[kind == NODE])
+
+    def pass_switch(self, rows: Rows) -> None:
+        """Route through a switch: its own addresses answer nothing, the TTL goes down."""
+        if not rows.size:
+            return
+        step = self.look_up(rows)
+        local = step.kind == Step.LOCAL
+        self.way.end(rows[local], REJECTED, PORT_CLOSED)
+        rows, step = rows[~local], step.take(np.flatnonzero(~local))
+        alive = self.spend_ttl(rows)
+        self.follow(rows[alive], step.take(np.flatnonzero(alive)))
+
+    def pass_node(self, rows: Rows) -> None:
+        """Pass a node: PREROUTING, then what the routing decision says."""
+        if not rows.size:
+            return
+        group = self.pass_hook("PREROUTING", self.recognise(rows, sent_here=False))
+        self.route(group)
+
+    def route(self, group: _Group) -> None:
+        """From PREROUTING's end: into the node through INPUT, or on through FORWARD."""
+        step = self.look_up(group.rows)
+        group = _Group(group.rows, group.before, group.state, step)
+        local = step.kind == Step.LOCAL
+        self.deliver(self.pass_hook("INPUT", group.keep(local)))
+        routed = step.kind == Step.FORWARD
+        stopped = ~(local | routed)
+        self.end_unroutable(group.rows[stopped], step.kind[stopped])
+        group = group.keep(routed)
+        group = group.keep(self.spend_ttl(group.rows))
+        self.depart(self.pass_hook("FORWARD", group))
+
+    def leave_or_deliver(self, group: _Group) -> None:
+        """From OUTPUT's end: the node may have been talking to itself."""
+        step = self.look_up(group.rows)
+        group = _Group(group.rows, group.before, group.state, step)
+        local = step.kind == Step.LOCAL
+        looped = self.pass_hook("INPUT", self.pass_hook("POSTROUTING", group.keep(local)))
+        self.deliver(looped)
+        routed = step.kind == Step.FORWARD
+        stopped = ~(local | routed)
+        self.end_unroutable(group.rows[stopped], step.kind[stopped])
+        self.depart(group.keep(routed))
+
+    def depart(self, group: _Group) -> None:
+        """Leave a node: POSTROUTING, then the wire."""
+        group = self.pass_hook("POSTROUTING", group)
+        if not group.rows.size:
+            return
+        self.remember(group)
+        self.way.mark[group.rows] = 0
+        assert group.step is not None
+        self.follow(group.rows, group.step)
+
+    def deliver(self, group: _Group) -> None:
+        """Hand rows to the process of this node that listens: a hostNetwork pod; any other port is closed."""
+        if not group.rows.size:
+            return
+        self.remember(group)
+        rows, header = group.rows, self.way.header
+        place = self.network.listeners.find(
+            header.destination[rows], header.protocol[rows], header.destination_port[rows]
+        )
+        listening = place >= 0
+        self.way.place[rows[listening]] = place[listening]
+        self.way.end(rows[listening], DELIVERED, 0)
+        self.way.end(rows[~listening], REJECTED, PORT_CLOSED)
+
+    # --- what conntrack knows ------------------------------------------------------------------------
+
+    def recognise(self, rows: Rows, *, sent_here: bool) -> _Group:
+        """Say what conntrack makes of rows that come to a node: all new, on the way out."""
+        return _Group(rows, self.way.header.take(rows), np.full(len(rows), hooks.NEW, dtype=np.uint8))
+
+    def remember(self, group: _Group) -> None:
+        """Keep the conntrack entries that the node of each row holds from now on."""
+        self.visits.append(
+            Visit(group.rows, self.way.place[group.rows], group.before, self.way.header.take(group.rows))
+        )
+
+    # --- what every step needs -----------------------------------------------------------------------
+
+    def spend_ttl(self, rows: Rows) -> NDArray[np.bool_]:
+        """Take one off the TTL of rows that are forwarded; those with none left end. Returns bool: which go on."""
+        alive = self.way.ttl[rows] > 1
+        self.way.end(rows[~alive], LOST, TTL_EXCEEDED)
+        going = rows[alive]
+        self.way.ttl[going] -= 1
+        self.way.l3_hops[going] += 1
+        return alive
+
+    def look_up(self, rows: Rows) -> Step:
+        """Ask the FIB of the device where each row is."""
+        return hooks.look_up(self.network, self.way.place[rows], self.way.header, rows)
+
+    def follow_route(self, rows: Rows) -> None:
+        """Look up and follow, for a device without rules."""
+        if rows.size:
+            self.follow(rows, self.look_up(rows))
+
+    def follow(self, rows: Rows, step: Step) -> None:
+        """Go where the routing decision says: over one wire or, through a bridge, two."""
+        if not rows.size:
+            return
+        routed = step.kind == Step.FORWARD
+        if not routed.all():
+            self.end_unroutable(rows[~routed], step.kind[~routed])
+            rows, step = rows[routed], step.take(np.flatnonzero(routed))
+        self.way.cross(rows, step.first_link)
+        self.way.cross(rows, step.second_link)
+        self.way.place[rows] = step.next_place
+        self.way.in_interface[rows] = step.in_interface
+
+    def end_unroutable(self, rows: Rows, kind: NDArray[np.uint8]) -> None:
+        """End rows that no route takes on, each for its reason."""
+        if rows.size:
+            self.way.verdict[rows], self.way.reason[rows] = hooks.unroutable(kind)
+
+    def pass_hook(self, hook: str, group: _Group) -> _Group:
+        """Run a hook's chains over a group; rows that a rule stops end here. Returns those that go on."""
+        if not group.rows.size:
+            return group
+        out_interface = None if group.step is None else group.step.out_interface
+        passed = hooks.run_hook(
+            self.network,
+            hook,
+            group.rows,
+            group.state,
+            out_interface,
+            self.way,
+            self.batch,
+            self.state,
+            self.seed,
+        )
+        return group.keep(passed)
+
+
+class _ReplyWalk(_Walk):
+    """The same boxes on the way back: a node's entry undoes what it did, and no nat rule is asked about what it knows.
+
+    As in the kernel the destination is restored before routing, the source after filtering.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        batch: ConnectionBatch,
+        way: Way,
+        state: MachineState,
+        seed: int,
+        entries: list[Visit],
+    ) -> None:
+        super().__init__(network, batch, way, state, seed)
+        self.entries = entries
+        n = len(batch)
+        self.source_to_restore = np.full(
+            n, -1, dtype=np.int32
+        )  # address id; -1: nothing to restore at this node
+        self.port_to_restore = np.zeros(n, dtype=np.int32)
+
+    def recognise(self, rows: Rows, *, sent_here: bool) -> _Group:
+        """Find the entry of each row's connection at the node; restore the destination that it had before."""
+        way, header = self.way, self.way.header
+        before = header.take(rows)
+        known = np.zeros(len(rows), dtype=bool)
+        for visit in reversed(self.entries):
+            if not visit.rows.size:
+                continue
+            at = np.minimum(np.searchsorted(visit.rows, rows), len(visit.rows) - 1)
+            match = (visit.rows[at] == rows) & (visit.device[at] == way.place[rows]) & ~known
+            match &= before.equals(visit.translated.take(at).reversed())
+            hit, entry = rows[match], at[match]
+            header.destination[hit] = visit.original.source[entry]
+            header.destination_port[hit] = visit.original.source_port[entry]
+            self.source_to_restore[hit] = visit.original.destination[entry]
+            self.port_to_restore[hit] = visit.original.destination_port[entry]
+            known |= match
+        # A TCP answer (SYN-ACK) that no entry expects is INVALID; a datagram opens a connection of its own.
+        unknown_state = np.where(header.protocol[rows] == 17, hooks.NEW, hooks.INVALID)
+        state = np.where(known, hooks.ESTABLISHED, unknown_state).astype(np.uint8)
+        return _Group(rows, before, state)
+
+    def restore_source(self, rows: Rows) -> None:
+        """Give back the source that the client called, and forget that it was owed."""
+        owed = rows[self.source_to_restore[rows] >= 0]
+        self.way.header.source[owed] = self.source_to_restore[owed]
+        self.way.header.source_port[owed] = self.port_to_restore[owed]
+        self.source_to_restore[owed] = -1
+
+    def remember(self, group: _Group) -> None:
+        """Leave the node by restoring the source; replies make no entries."""
+        self.restore_source(group.rows)
+
+    def deliver(self, group: _Group) -> None:
+        """Hand a reply to the process that had sent the request, whatever its port; others find the port closed."""
+        self.remember(group)
+        rows = group.rows
+        origin = self.batch.origin[rows]
+        here = self.network.place_device[origin] == self.way.place[rows]
+        asked = here & (self.way.header.destination_port[rows] == self.batch.header.source_port[rows])
+        asked &= self.network.pod_link[origin] < 0
+        self.way.place[rows[asked]] = origin[asked]
+        self.way.end(rows[asked], DELIVERED, 0)
+        self.way.end(rows[~asked], REJECTED, PORT_CLOSED)

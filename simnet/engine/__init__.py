@@ -1,0 +1,1 @@
+"""When does each thing happen? The only package that imports simpy."""

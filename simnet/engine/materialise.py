@@ -1,0 +1,331 @@
+"""From what the user gave to a cluster that is ready to run: the steady state of every controller, one after the other.
+
+API server (cluster IPs, node ports) -> scheduler -> IPAM -> endpoint slice controller -> fabric -> BGP -> kube-proxy. Each step is a pure
+function of `controlplane`; this module only says in which order they meet.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from simnet.controlplane.bgp.steady import steady_fibs
+from simnet.controlplane.calico.ipam import AddressRequest, assign_blocks
+from simnet.controlplane.fabric import build_fabric
+from simnet.controlplane.kube_proxy.generator import RuleGenerator
+from simnet.controlplane.kube_proxy.node import ProxiedNode
+from simnet.controlplane.kubernetes.allocation import allocate
+from simnet.controlplane.kubernetes.endpoint_slices import endpoint_slices
+from simnet.controlplane.kubernetes.scheduling import Schedule, ScheduledPod, schedule
+from simnet.errors import InputError, Position, Problem
+from simnet.model.calico import AdvertisedService
+from simnet.model.cluster import Cluster, ClusterNode, ClusterPod
+from simnet.model.iptables.parser import parse_rules
+from simnet.model.iptables.ruleset import Family, Ruleset
+from simnet.model.kubernetes import ZONE_LABEL, EndpointSlice, Objects, Service
+from simnet.model.scenario import ClientsSpec, ClusterSpec, NodeSpec
+
+CLIENT_NAMESPACE = "simnet-clients"
+DEFAULT_NODE_COUNT = 3
+
+
+def materialise(spec: ClusterSpec, *, clients: ClientsSpec | None = None, seed: int = 1) -> Cluster:
+    """Return the cluster as of its steady state; outside clients and client pods are part of it.
+
+    `seed` decides random placement only. Raises InputError where the objects contradict each other or the addresses run out.
+    """
+    nodes = cluster_nodes(spec)
+    services = allocate(
+        [_overridden(service, spec.service_overrides) for service in spec.objects.services],
+        service_cidrs=spec.service_cidrs,
+        node_port_range=spec.node_port_range,
+        load_balancer_pool=spec.load_balancer_pool,
+    )
+    scheduled = schedule(
+        spec.objects,
+        nodes,
+        placement=spec.placement,
+        explicit=spec.explicit_placement,
+        replicas=spec.replicas,
+        pods_per_node=spec.pods_per_node,
+        seed=seed,
+        unschedulable=frozenset(
+            node.name for node in spec.objects.nodes if node.unschedulable or not node.ready
+        ),
+    )
+    all_pods = [*scheduled.pods, *_client_pods(clients, nodes)]
+    addresses_of_node = {node.name: node.addresses for node in nodes}
+    assignment = assign_blocks(
+        [
+            AddressRequest(pod.key, pod.node, pod.addresses, _pool_families(spec))
+            for pod in all_pods
+            if not pod.host_network
+        ],
+        spec.calico,
+    )
+    placed = [
+        replace(
+            pod,
+            addresses=_one_per_family(addresses_of_node[pod.node])
+            if pod.host_network
+            else tuple(assignment.addresses[pod.key]),
+        )
+        for pod in all_pods
+    ]
+    zones = {node.name: node.labels[ZONE_LABEL] for node in nodes if ZONE_LABEL in node.labels}
+    slices = endpoint_slices(
+        services,
+        placed,
+        given=spec.objects.endpoint_slices,
+        endpoints=spec.objects.endpoints,
+        zone_of_node=zones,
+    )
+    pods = tuple(_cluster_pod(pod) for pod in placed)
+    fabric = build_fabric(nodes, pods, _client_addresses(clients, nodes, spec), spec.fabric)
+    fibs = steady_fibs(
+        fabric, nodes, pods, assignment.blocks, _advertised(services, slices), spec.calico, spec.fabric
+    )
+    return Cluster(
+        nodes=nodes,
+        pods=pods,
+        services=services,
+        endpoint_slices=slices,
+        blocks=assignment.blocks,
+        kube_proxy=spec.kube_proxy,
+        fabric=fabric,
+        fibs=fibs,
+        rulesets=_rulesets(spec, nodes, services, slices),
+        warnings=(*spec.objects.warnings, *_pending(scheduled, spec)),
+    )
+
+
+def cluster_nodes(spec: ClusterSpec) -> tuple[ClusterNode, ...]:
+    """Return the nodes: those of the short form, else the Node objects, else those that pods and slices name."""
+    if spec.nodes:
+        return tuple(_from_short_form(node, spec) for node in spec.nodes)
+    objects = spec.objects
+    known: dict[str, ClusterNode] = {}
+    for node in objects.nodes:
+        labels = dict(node.labels)
+        if node.zone:
+            labels.setdefault(ZONE_LABEL, node.zone)
+        known[node.name] = ClusterNode(
+            name=node.name,
+            addresses=node.internal_ips
+            or tuple(address for kind, address in node.addresses if _is_ip(address)),
+            labels=_labels(node.name, labels),
+            pod_cidrs=node.pod_cidrs,
+            cpus=max(1, int(node.cpus or 4)),
+            as_number=spec.calico.as_number,
+        )
+    if not known:
+        for name, address in _named_nodes(objects):
+            held = known.get(name)
+            addresses = (
+                (address,) if address and not (held and held.addresses) else (held.addresses if held else ())
+            )
+            known[name] = ClusterNode(name, addresses, _labels(name, {}), as_number=spec.calico.as_number)
+    if not known:
+        names = [f"node-{number}" for number in range(1, DEFAULT_NODE_COUNT + 1)]
+        known = {
+            name: ClusterNode(name, (), _labels(name, {}), as_number=spec.calico.as_number) for name in names
+        }
+    return tuple(_with_addresses(known.values(), spec.first_node_address))
+
+
+def _from_short_form(node: NodeSpec, spec: ClusterSpec) -> ClusterNode:
+    return ClusterNode(
+        name=node.name,
+        addresses=node.addresses,
+        labels=_labels(node.name, node.labels),
+        pod_cidrs=node.pod_cidrs,
+        cpus=node.cpus,
+        as_number=node.as_number or spec.calico.as_number,
+    )
+
+
+def _labels(name: str, given: Mapping[str, str]) -> dict[str, str]:
+    """The labels that every kubelet sets, then the given ones."""
+    return {
+        "kubernetes.io/hostname": name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": "amd64",
+        **given,
+    }
+
+
+def _named_nodes(objects: Objects) -> Iterable[tuple[str, str]]:
+    for pod in objects.pods:
+        if pod.node_name:
+            yield pod.node_name, pod.host_ip
+    for each in objects.endpoint_slices:
+        for endpoint in each.endpoints:
+            if endpoint.node_name:
+                yield endpoint.node_name, ""
+
+
+def _with_addresses(nodes: Iterable[ClusterNode], first: str) -> Iterable[ClusterNode]:
+    nodes = list(nodes)
+    taken = {address for node in nodes for address in node.addresses}
+    number = int(ipaddress.ip_address(first))
+    for node in nodes:
+        if node.addresses:
+            yield node
+            continue
+        while str(ipaddress.ip_address(number)) in taken:
+            number += 1
+        address = str(ipaddress.ip_address(number))
+        taken.add(address)
+        yield replace(node, addresses=(address,))
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _overridden(service: Service, overrides: Mapping[str, object]) -> Service:
+    """Apply a sweep's policy to a Service that it can concern."""
+    if not overrides or service.is_headless or service.type == "ExternalName":
+        return service
+    external = service.type in ("NodePort", "LoadBalancer") or bool(service.external_ips)
+    fields = {
+        name: value for name, value in overrides.items() if external or name != "external_traffic_policy"
+    }
+    return replace(service, **fields)  # type: ignore[arg-type]
+
+
+def _pool_families(spec: ClusterSpec) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(6 if ":" in pool else 4 for pool in spec.calico.ip_pools))
+
+
+def _one_per_family(addresses: Sequence[str]) -> tuple[str, ...]:
+    first = {":" in address: address for address in reversed(addresses)}
+    return tuple(first[family] for family in (False, True) if family in first)
+
+
+def _client_pods(clients: ClientsSpec | None, nodes: Sequence[ClusterNode]) -> Iterable[ScheduledPod]:
+    if clients is None or clients.source != "pods":
+        return
+    for number in range(clients.count):
+        yield ScheduledPod(
+            CLIENT_NAMESPACE,
+            f"client-{number}",
+            (),
+            nodes[number % len(nodes)].name,
+            (),
+            False,
+            True,
+            False,
+            (),
+        )
+
+
+def _client_addresses(
+    clients: ClientsSpec | None, nodes: Sequence[ClusterNode], spec: ClusterSpec
+) -> tuple[str, ...]:
+    """Consecutive addresses of the clients' network, past those that are taken."""
+    if clients is None or clients.source in ("pods", "nodes", "named"):
+        return ()
+    network = ipaddress.ip_network(clients.source, strict=False)
+    taken = {address for node in nodes for address in node.addresses} | set(spec.fabric.router_addresses)
+    first = int(network.network_address) + (10 if network.num_addresses > 32 else 1)
+    last = int(network.broadcast_address) - (network.version == 4)
+    chosen: list[str] = []
+    number = first
+    while len(chosen) < clients.count and number <= last:
+        address = str(ipaddress.ip_address(number))
+        if address not in taken:
+            chosen.append(address)
+        number += 1
+    if len(chosen) < clients.count:
+        raise InputError(
+            [
+                Problem(
+                    Position(""),
+                    "workload.clients.from",
+                    f"{clients.source}, which has room for {len(chosen)} clients",
+                    f"room for {clients.count} clients",
+                    "give a larger network, or fewer clients",
+                )
+            ]
+        )
+    return tuple(chosen)
+
+
+def _cluster_pod(pod: ScheduledPod) -> ClusterPod:
+    return ClusterPod(pod.namespace, pod.name, pod.node, pod.addresses, pod.host_network, pod.ready)
+
+
+def _advertised(
+    services: Sequence[Service], slices: Sequence[EndpointSlice]
+) -> tuple[AdvertisedService, ...]:
+    ready: dict[tuple[str, str], set[str]] = {}
+    held: dict[tuple[str, str], set[str]] = {}
+    for each in slices:
+        key = (each.namespace, each.service_name)
+        for endpoint in each.endpoints:
+            if endpoint.node_name:
+                held.setdefault(key, set()).add(endpoint.node_name)
+                if endpoint.conditions.ready is not False:
+                    ready.setdefault(key, set()).add(endpoint.node_name)
+    return tuple(
+        AdvertisedService(
+            name=f"{service.namespace}/{service.name}",
+            cluster_ips=service.cluster_ips or ((service.cluster_ip,) if service.cluster_ip else ()),
+            external_ips=service.external_ips,
+            load_balancer_ips=tuple(each.ip for each in service.load_balancer_ingress if each.ip),
+            is_local=service.external_traffic_policy == "Local",
+            ready_nodes=frozenset(ready.get((service.namespace, service.name), ())),
+            endpoint_nodes=frozenset(held.get((service.namespace, service.name), ())),
+        )
+        for service in services
+        if not service.is_headless and service.type != "ExternalName"
+    )
+
+
+def _rulesets(
+    spec: ClusterSpec,
+    nodes: Sequence[ClusterNode],
+    services: Sequence[Service],
+    slices: Sequence[EndpointSlice],
+) -> dict[str, tuple[Ruleset, ...]]:
+    families = [Family.IPV4]
+    if any(":" in address for node in nodes for address in node.addresses):
+        families.append(Family.IPV6)
+    generators = [RuleGenerator(services, slices, spec.kube_proxy, family) for family in families]
+    imported = {node.name: node for node in spec.nodes if node.iptables_text is not None}
+    rulesets: dict[str, tuple[Ruleset, ...]] = {}
+    for node in nodes:
+        if node.name in imported:
+            text, file = imported[node.name].iptables_text, imported[node.name].iptables_file
+            rulesets[node.name] = (parse_rules(text or "", file=file).ruleset,)
+            continue
+        proxied = ProxiedNode(
+            name=node.name,
+            primary_ip=node.addresses[0],
+            labels=node.labels,
+            interface_addresses=node.addresses,
+            pod_cidrs=node.pod_cidrs,
+        )
+        rulesets[node.name] = tuple(generator.for_node(proxied) for generator in generators)
+    return rulesets
+
+
+def _pending(scheduled: Schedule, spec: ClusterSpec) -> Iterable[Problem]:
+    file = spec.objects.services[0].position if spec.objects.services else Position("")
+    for key, reason in scheduled.pending:
+        yield Problem(
+            Position(file.file),
+            f"pod {key}",
+            f"left out: {reason}",
+            "a running pod with a node",
+            "nothing, if that is meant; else add the node or the pod's status",
+        )
+
+
+__all__ = ["CLIENT_NAMESPACE", "cluster_nodes", "materialise"]
