@@ -1,0 +1,1 @@
+"""Calico: addresses for pods (IPAM) and the routes that its BIRD and Felix leave on every node."""

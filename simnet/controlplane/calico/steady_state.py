@@ -1,0 +1,291 @@
+"""Every box's forwarding table once BGP has converged.
+
+The tables are computed by role - what a node learns of a block depends on whose it is and who peers with whom, not on
+which of a thousand nodes asks - and Route objects are shared between boxes. `controlplane.bgp` finds the same routes by
+passing messages; a test holds the two together.
+
+Modelled: wirings S1 to S5 on one switch and on leaf-spine, without encapsulation; own blocks as blackholes, borrowed
+addresses, service prefixes, next hops resolved over the connected segment or the gateway. Left out: tunnels, BGPFilter,
+route reflectors among nodes, subnets of spine links in other switches' tables.
+Source: projectcalico/calico, confd templates bird.cfg, bird_aggr.cfg, bird_ipam.cfg; RFC 4271, 4456; docs/models/routing.md.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from simnet.controlplane.calico.advertisement import Advertisement, service_advertisements
+from simnet.controlplane.calico.topology import Topology
+from simnet.model.calico import AdvertisedService, CalicoSettings, FabricSettings, Wiring
+from simnet.model.cluster import Block, ClusterNode, ClusterPod
+from simnet.model.fabric import DeviceKind, Fabric
+from simnet.model.fib import Fib, NextHop, Route, RouteKind
+from simnet.model.iptables.ruleset import IPNetwork
+
+_METRIC_IBGP = 1024  # 2147483647 - LOCAL_PREF, and LOCAL_PREF is 2147483647 - 1024 (buildExportFilter)
+_METRIC_EBGP = 2147483547  # LOCAL_PREF 100 where the path brings none
+_METRIC_POD = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A prefix that nodes put into BGP, and which nodes."""
+
+    prefix: IPNetwork
+    nodes: tuple[str, ...]
+    why: str
+    is_service: bool = False
+
+
+def steady_fibs(
+    fabric: Fabric,
+    nodes: Sequence[ClusterNode],
+    pods: Sequence[ClusterPod],
+    blocks: Sequence[Block],
+    services: Sequence[AdvertisedService],
+    calico: CalicoSettings,
+    fabric_settings: FabricSettings,
+) -> Mapping[str, Fib]:
+    """Return the FIB of every device of the fabric, by its name.
+
+    Parameters
+    ----------
+    blocks : the confirmed affinities; a borrowed address is told by the node that holds the pod
+    services : what may be advertised, see `service_advertisements`
+
+    Returns
+    -------
+    Mapping[str, Fib]
+        Routes in the order in which `ip route` prints them. A client site has its subnet and a default route only.
+    """
+    plan = _Plan(fabric, nodes, pods, blocks, services, calico, fabric_settings)
+    fibs: dict[str, Fib] = {}
+    for device in fabric.devices:
+        if device.kind is DeviceKind.NODE:
+            routes = plan.node_routes(device.name)
+        elif device.kind is DeviceKind.SWITCH:
+            routes = plan.switch_routes(device.name)
+        else:
+            routes = plan.client_routes(device.name)
+        fibs[device.name] = Fib(device.name, plan.in_print_order(routes))
+    return fibs
+
+
+def speaker_as_numbers(nodes: Sequence[ClusterNode], wiring: Wiring) -> dict[str, int]:
+    """Return each node's AS: its own number; under S5, where numbers repeat, counted up from the first."""
+    numbers = [node.as_number for node in nodes]
+    if wiring is Wiring.S5 and len(set(numbers)) < len(numbers):
+        return {node.name: numbers[0] + i for i, node in enumerate(nodes)}
+    return dict(zip((node.name for node in nodes), numbers, strict=True))
+
+
+def origins_of(
+    nodes: Sequence[ClusterNode],
+    blocks: Sequence[Block],
+    advertisements: Iterable[Advertisement],
+    calico: CalicoSettings,
+) -> tuple[Origin, ...]:
+    """Return what the nodes originate: blocks inside a pool, borrowed addresses, service prefixes."""
+    pools = [ipaddress.ip_network(text) for text in calico.ip_pools]
+    known = {node.name for node in nodes}
+    origins: list[Origin] = []
+    for block in blocks:
+        prefix = ipaddress.ip_network(block.cidr)
+        if pools and not any(pool.version == prefix.version and prefix.subnet_of(pool) for pool in pools):  # type: ignore[arg-type]
+            continue  # the export filter accepts what lies within an enabled pool
+        if block.node in known:
+            origins.append(Origin(prefix, (block.node,), f"block of {block.node}, told as one aggregate"))
+        for address, holder in block.borrowed:
+            if holder in known:
+                why = f"address borrowed by {holder}: not in a block of its own, so its /32 is told"
+                origins.append(Origin(ipaddress.ip_network(address), (holder,), why))
+    origins += [Origin(told.prefix, told.nodes, told.why, is_service=True) for told in advertisements]
+    return tuple(origins)
+
+
+class _Plan:
+    """What all boxes have in common, computed once."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        nodes: Sequence[ClusterNode],
+        pods: Sequence[ClusterPod],
+        blocks: Sequence[Block],
+        services: Sequence[AdvertisedService],
+        calico: CalicoSettings,
+        settings: FabricSettings,
+    ) -> None:
+        self.calico, self.settings = calico, settings
+        self.topology = Topology(fabric)
+        self.nodes = {node.name: node for node in nodes}
+        self.as_number = speaker_as_numbers(nodes, calico.wiring)
+        self.told = service_advertisements(services, nodes, calico)
+        self.origins = origins_of(nodes, blocks, self.told, calico)
+        self.pods_on: dict[str, list[Route]] = {}
+        metric = _METRIC_POD if calico.has_route_metrics else None
+        for pod in fabric.pods:
+            hops = (NextHop(pod.interface),)
+            for address in pod.addresses:
+                self.pods_on.setdefault(pod.node, []).append(
+                    Route(
+                        ipaddress.ip_network(address), RouteKind.DIRECT, hops, "boot", metric, scope_link=True,
+                        why=f"pod {pod.pod}: its veth (CNI, then Felix)",
+                    )  # fmt: skip
+                )
+        self.blocks_of: dict[str, list[IPNetwork]] = {}
+        for block in blocks:
+            self.blocks_of.setdefault(block.node, []).append(ipaddress.ip_network(block.cidr))
+        self._order: dict[int, tuple[int, int, int]] = {}
+        self._kept: list[Route] = []  # routes whose id() is a key of _order stay alive
+        self._learned: dict[tuple[object, ...], Route] = {}
+        self._blackholes: dict[IPNetwork, Route] = {}
+        self._remote: dict[tuple[object, ...], list[tuple[str, Route]]] = {}  # by AS and role
+        self._tellers_of: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    # --- nodes
+
+    def node_routes(self, name: str) -> list[Route]:
+        routes = self.topology.local_routes(name) + self.topology.connected_routes(name)
+        routes += self.topology.default_routes(name)
+        own = {route.prefix for route in self.pods_on.get(name, ())}
+        routes += self.pods_on.get(name, ())
+        blackholes = []
+        for cidr in self.blocks_of.get(name, ()):
+            if cidr.prefixlen < cidr.max_prefixlen:  # a /32 block's blackhole would collide with the pod's route
+                blackholes.append(self._blackhole(cidr, f"own block of {name}: addresses without a pod are discarded"))
+        for told in self.told:
+            if told.in_kernel and name in told.nodes:
+                blackholes.append(self._blackhole(told.prefix, "advertised single address: not in the kernel reject list"))
+        routes += blackholes
+        own.update(route.prefix for route in blackholes)
+        routes += [route for owner, route in self._remote_routes(name) if owner != name and route.prefix not in own]
+        return routes
+
+    def _blackhole(self, prefix: IPNetwork, why: str) -> Route:
+        if prefix not in self._blackholes:
+            self._blackholes[prefix] = Route(prefix, RouteKind.BLACKHOLE, (), "bird", why=why)
+        return self._blackholes[prefix]
+
+    def _remote_routes(self, name: str) -> list[tuple[str, Route]]:
+        """(owner, route) of every block and borrowed address, as a node on this leaf and of this AS learns it."""
+        key = (self.as_number[name], *self.topology.role_of(name))
+        if key not in self._remote:
+            learned = []
+            for origin in self.origins:
+                if not origin.is_service:  # service prefixes are kept out of a node's kernel
+                    route = self._learn(name, origin)
+                    if route is not None:
+                        learned.append((origin.nodes[0], route))
+            self._remote[key] = learned
+        return self._remote[key]
+
+    def _learn(self, name: str, origin: Origin) -> Route | None:
+        """The route by which a node reaches another node's prefix; None if BGP gives it none."""
+        wiring, calico = self.calico.wiring, self.calico
+        owner, family = origin.nodes[0], origin.prefix.version
+        topology = self.topology
+        same_as = self.as_number[owner] == self.as_number[name]
+        if wiring in (Wiring.S1, Wiring.S5):
+            if same_as and calico.num_allowed_local_as_numbers < 1:
+                return None  # own AS in AS_PATH (RFC 4271, 9.1.2)
+            hop = None
+            if self.settings.third_party_next_hop:
+                hop = topology.on_link(name, owner, family)
+            hop = hop or topology.gateway(name, family)
+            internal = False
+            why = f"{origin.why}; eBGP from {topology.switch_of(name)}"
+        else:
+            hop = topology.on_link(name, owner, family) or topology.gateway(name, family)
+            internal = same_as
+            via = f"reflected by {topology.switch_of(name)}" if wiring is Wiring.S4 else "from the node mesh"
+            why = f"{origin.why}; {via}, next hop {owner}"
+        if hop is None:
+            return None  # the next hop cannot be resolved
+        metric = (_METRIC_IBGP if internal else _METRIC_EBGP) if calico.has_route_metrics else None
+        return self._share(origin.prefix, (hop,), metric, why)
+
+    def _share(self, prefix: IPNetwork, hops: tuple[NextHop, ...], metric: int | None, why: str) -> Route:
+        key = (prefix, hops, metric, why)
+        if key not in self._learned:
+            self._learned[key] = Route(prefix, RouteKind.VIA, hops, "bird", metric, why=why)
+        return self._learned[key]
+
+    # --- switches
+
+    def switch_routes(self, name: str) -> list[Route]:
+        topology = self.topology
+        routes = topology.local_routes(name) + topology.connected_routes(name)
+        connected = {route.prefix for route in routes}
+        groups: dict[tuple[object, ...], tuple[NextHop, ...]] = {}
+        for origin in self.origins:
+            tellers = self._tellers(origin)
+            key = (tellers, origin.prefix.version)
+            if key not in groups:
+                groups[key] = self._switch_hops(name, tellers, origin.prefix.version)
+            if groups[key] and origin.prefix not in connected:
+                routes.append(self._share(origin.prefix, groups[key], None, self._switch_why(origin, tellers)))
+        for owner, prefix in topology.underlay():
+            if owner != name and prefix not in connected:
+                width = self.settings.ecmp_width if self.settings.multipath_relax else 1
+                hops = topology.toward(name, (owner,), prefix.version)[:width]
+                if hops:
+                    connected.add(prefix)
+                    routes.append(self._share(prefix, hops, None, f"connected at {owner}, eBGP between switches"))
+        return routes
+
+    def _switch_why(self, origin: Origin, tellers: tuple[str, ...]) -> str:
+        if len(tellers) > len(origin.nodes):
+            return f"{origin.why}; told again by every node of its AS, which has it from the mesh (no export filter)"
+        return origin.why
+
+    def _tellers(self, origin: Origin) -> tuple[str, ...]:
+        """The nodes that tell their switch of the prefix, each with itself as next hop."""
+        if self.calico.wiring is not Wiring.S3:
+            return origin.nodes
+        found = self._tellers_of.get(origin.nodes)
+        if found is None:
+            ases = {self.as_number[node] for node in origin.nodes}
+            # copies of another AS's path are longer by one AS and lose to the owner's
+            found = tuple(name for name in self.nodes if self.as_number[name] in ases)
+            found = found if len(found) > len(origin.nodes) else origin.nodes
+            self._tellers_of[origin.nodes] = found
+        return found
+
+    def _switch_hops(self, name: str, tellers: tuple[str, ...], family: int) -> tuple[NextHop, ...]:
+        """Next hops: the tellers on this switch, else the switches toward them; best first, at most the ECMP width."""
+        topology = self.topology
+        here = topology.nodes_at(name)
+        local = [node for node in tellers if node in here]
+        if local:
+            local = [node for node in local if topology.node_hop(name, node, family) is not None]
+            local.sort(key=lambda node: topology.router_id(node, family))  # lowest router id first
+            if local and not self.settings.multipath_relax:
+                local = [node for node in local if self.as_number[node] == self.as_number[local[0]]]
+            hops = (topology.node_hop(name, node, family) for node in local[: self.settings.ecmp_width])
+            return tuple(hop for hop in hops if hop is not None)
+        leaves = tuple(dict.fromkeys(topology.switch_of(node) for node in tellers))
+        width = self.settings.ecmp_width if self.settings.multipath_relax else 1  # every switch has its own AS
+        return topology.toward(name, leaves, family)[:width]
+
+    # --- clients and order
+
+    def client_routes(self, name: str) -> list[Route]:
+        return self.topology.connected_routes(name) + self.topology.default_routes(name)
+
+    def in_print_order(self, routes: list[Route]) -> tuple[Route, ...]:
+        order = self._order
+        for route in routes:
+            if id(route) not in order:
+                order[id(route)] = print_order(route.prefix)
+                self._kept.append(route)
+        return tuple(sorted(routes, key=lambda route: order[id(route)]))
+
+
+def print_order(prefix: IPNetwork) -> tuple[int, int, int]:
+    """Return the sort key by which `ip route` (IPv4: a trie in order) and `ip -6 route` (leaves first) list prefixes."""
+    if prefix.version == 4:
+        return 4, int(prefix.network_address), -prefix.prefixlen if prefix.prefixlen else -33
+    return 6, int(prefix.broadcast_address), -prefix.prefixlen
