@@ -1,7 +1,7 @@
 """Files, folders and standard input -> documents: plain data, each with the places of its keys and values.
 
-A folder means every *.yaml, *.yml and *.json below it, in the order of their paths. What is not a regular file (a named
-pipe, a device) is refused rather than waited for. A file that starts with `{` or `[` is read as JSON first.
+A folder means every *.yaml, *.yml and *.json below it, in the order of their paths. What is not a regular file (a
+named pipe, a device) is refused rather than waited for. A file that starts with `{` or `[` is read as JSON first.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from simnet.config.json_reader import JsonDocument, item_lines, looks_like_json, read_json, syntax_problem
+from simnet.config.text_problems import MAX_FILE_BYTES, unreadable_bytes
 from simnet.config.yaml_reader import (
-    MAX_FILE_BYTES,
     Marks,
     locate,
     locate_key,
     read_yaml,
-    unreadable_bytes,
 )
 from simnet.errors import InputError, Position, Problem
 
@@ -41,7 +40,7 @@ class Document:
     marks: Marks | JsonDocument
 
     def locate(self, path: FieldPath, *, of_key: bool = False) -> Position:
-        """Return the place of what `path` leads to (of its last key with `of_key`); a missing step stays at the parent."""
+        """Return the place of what `path` leads to, or of its last key; a missing step stays at the parent."""
         if isinstance(self.marks, JsonDocument):
             return Position(self.file, *self.marks.locate(path, of_key=of_key))
         place = (locate_key if of_key else locate)(self.marks, path)
@@ -128,8 +127,15 @@ def _files(name: str, problems: list[Problem]) -> list[str]:
         folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
         files += [os.path.join(folder, entry) for entry in names if entry.endswith(SUFFIXES) and entry[0] != "."]
     if not files and not problems:
-        problems.append(Problem(Position(name), "", "a folder without *.yaml, *.yml or *.json files",
-                                "Kubernetes manifests", "name the folder that holds them"))  # fmt: skip
+        problems.append(
+            Problem(
+                Position(name),
+                "",
+                "a folder without *.yaml, *.yml or *.json files",
+                "Kubernetes manifests",
+                "name the folder that holds them",
+            )
+        )
     return sorted(files, key=lambda file: Path(file).parts)
 
 
@@ -143,8 +149,11 @@ def _read_file(name: str) -> bytes | Problem:
     except FileNotFoundError:
         if os.path.islink(name):
             return _no_file(name, f"a symbolic link to {os.readlink(name)}, which does not exist", "mend the link")
-        return _no_file(name, "no such file or folder", f"check the path; it is looked up from {os.getcwd()}"
-                        if not os.path.isabs(name) else "check the path")  # fmt: skip
+        return _no_file(
+            name,
+            "no such file or folder",
+            f"check the path; it is looked up from {os.getcwd()}" if not os.path.isabs(name) else "check the path",
+        )
     except (OSError, ValueError) as error:
         return _no_file(name, _reason(error), "check the path and its permissions")
 

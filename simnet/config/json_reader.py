@@ -1,10 +1,10 @@
 """JSON text -> plain Python data, with places found only when somebody asks for one.
 
-`kubectl get -o json` of a large cluster is tens of megabytes; the standard parser reads it ten times faster than YAML, but
-says nothing of lines. So a file is decoded value by value at the top (each document, each item of a List), which gives the
-lines of objects for nothing, and the line of a single field is found by walking the text again along its path.
-Stricter than the standard library: a key twice, NaN, 1e999, numbers of more than 64 characters and nesting beyond 100 are
-refused. Several JSON documents may follow one another, as kubectl allows.
+`kubectl get -o json` of a large cluster is tens of megabytes; the standard parser reads it ten times faster than
+YAML, but says nothing of lines. So a file is decoded value by value at the top (each document, each item of a List),
+which gives the lines of objects for nothing, and the line of a single field is found by walking the text again along
+its path. Stricter than the standard library: a key twice, NaN, 1e999, numbers of more than 64 characters and nesting
+beyond 100 are refused. Several JSON documents may follow one another, as kubectl allows.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def looks_like_json(content: bytes) -> bool:
 def read_json(content: bytes, file: str) -> tuple[list[JsonDocument], list[Problem]]:
     """Return the JSON documents of a file, or the one problem that stopped the reading.
 
-    `content` is UTF-8 that `yaml_reader.unreadable_bytes` has passed. Raises json.JSONDecodeError for text that is no JSON
-    at all, which may still be YAML.
+    `content` is UTF-8 that `text_problems.unreadable_bytes` has passed. Raises json.JSONDecodeError for text
+    that is no JSON at all, which may still be YAML.
     """
     text = content.decode("utf-8-sig")
     decoder = json.JSONDecoder(
@@ -91,8 +91,13 @@ def read_json(content: bytes, file: str) -> tuple[list[JsonDocument], list[Probl
 
 def syntax_problem(error: json.JSONDecodeError, file: str) -> Problem:
     """Return a JSON syntax error as a problem."""
-    return Problem(Position(file, error.lineno, error.colno), "", f"{error.msg[:1].lower()}{error.msg[1:]}",
-                   "well-formed JSON", "look at this line and the one before it: a comma, a quote, a bracket")  # fmt: skip
+    return Problem(
+        Position(file, error.lineno, error.colno),
+        "",
+        f"{error.msg[:1].lower()}{error.msg[1:]}",
+        "well-formed JSON",
+        "look at this line and the one before it: a comma, a quote, a bracket",
+    )
 
 
 def item_lines(document: JsonDocument, path: tuple[str | int, ...]) -> list[int]:
@@ -121,21 +126,24 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(result) != len(pairs):
         keys = [key for key, _ in pairs]
         key = next(key for index, key in enumerate(keys) if key in keys[:index])
-        raise _RefusedError(f"the key {key[:60]!r} twice", "each key once in an object", "remove one of the two",
-                            ("key", key))  # fmt: skip
+        raise _RefusedError(
+            f"the key {key[:60]!r} twice", "each key once in an object", "remove one of the two", ("key", key)
+        )
     return result
 
 
 def _constant(text: str) -> object:
-    raise _RefusedError(f"{text}, which is no JSON number", "a finite number", "write a number, or text in quotes",
-                        ("token", text))  # fmt: skip
+    raise _RefusedError(
+        f"{text}, which is no JSON number", "a finite number", "write a number, or text in quotes", ("token", text)
+    )
 
 
 def _float(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise _RefusedError("a number that is not finite", "a finite number", "write a number, or text in quotes",
-                            ("token", text))  # fmt: skip
+        raise _RefusedError(
+            "a number that is not finite", "a finite number", "write a number, or text in quotes", ("token", text)
+        )
     if len(text) > MAX_NUMBER_LENGTH:
         raise _too_long(text)
     return value
@@ -148,13 +156,21 @@ def _integer(text: str) -> int:
 
 
 def _too_long(text: str) -> _RefusedError:
-    return _RefusedError(f"a number of {len(text):,} characters", f"a number of at most {MAX_NUMBER_LENGTH} characters",
-                         "put it in quotes if it is meant as text", ("token", text))  # fmt: skip
+    return _RefusedError(
+        f"a number of {len(text):,} characters",
+        f"a number of at most {MAX_NUMBER_LENGTH} characters",
+        "put it in quotes if it is meant as text",
+        ("token", text),
+    )
 
 
 def _too_deep() -> _RefusedError:
-    return _RefusedError(f"values nested more than {MAX_DEPTH} deep", f"at most {MAX_DEPTH} levels",
-                         "flatten it; Kubernetes objects need about 20 levels", ("depth", ""))  # fmt: skip
+    return _RefusedError(
+        f"values nested more than {MAX_DEPTH} deep",
+        f"at most {MAX_DEPTH} levels",
+        "flatten it; Kubernetes objects need about 20 levels",
+        ("depth", ""),
+    )
 
 
 def _check_depth(data: object) -> None:

@@ -1,10 +1,10 @@
 """YAML text -> plain Python data and, beside it, a tree of marks that says where each key and value stands.
 
-Why not a loader that exists: of thirteen tried, none survived nineteen hostile files and gave positions. This one walks
-libyaml's events itself, so depth, aliases and merges are bounded while they are read, and no tag ever builds an object.
-Plain scalars mean what they mean to kubectl (sigs.k8s.io/yaml, which reads YAML 1.1 as gopkg.in/yaml.v2 does): yes, no,
-on, off, y and n are booleans, a leading 0 is octal, nothing is base 60, dates stay text; keys become text.
-Left out: tags other than the core ones (`!!str` and its like), keys that are collections.
+Why not a loader that exists: of thirteen tried, none survived nineteen hostile files and gave positions. This one
+walks libyaml's events itself, so depth, aliases and merges are bounded while they are read, and no tag ever builds an
+object. Plain scalars mean what they mean to kubectl (sigs.k8s.io/yaml, which reads YAML 1.1 as gopkg.in/yaml.v2
+does): yes, no, on, off, y and n are booleans, a leading 0 is octal, nothing is base 60, dates stay text; keys become
+text. Left out: tags other than the core ones (`!!str` and its like), keys that are collections.
 """
 
 from __future__ import annotations
@@ -15,13 +15,20 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import yaml
 
+from simnet.config.text_problems import (
+    EVENT_LOADER,
+    TEMPLATE_FIX,
+    character_problem,
+    line_text,
+    syntax_problem,
+    unreadable_bytes,
+)
 from simnet.errors import Position, Problem
 
-EVENT_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the pure-Python one is correct, and slow
-MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_DEPTH = 100
 MAX_ALIASED_NODES = 100_000
 MAX_NODES = 3_000_000  # keys and values; 64 MB of Pods hold about 2.2 million
@@ -29,8 +36,9 @@ MAX_DOCUMENTS = 100_000
 MAX_NUMBER_LENGTH = 64
 MAX_PROBLEMS = 50  # a file with more is not a manifest; the rest would only scroll by
 
-Marks = dict[str, tuple[int, int, "object"]] | list[tuple[int, int, "object"]] | None
-"""For each key or item: packed place of the key, packed place of the value, marks of the value (None: a scalar)."""
+Marks: TypeAlias = Any
+"""A tree parallel to the data, dict for dict and list for list; each entry is (packed place of the key, packed place
+of the value, marks of the value). The marks of a scalar are None."""
 
 _COLUMN_BITS = 16
 _COLUMN_MASK = (1 << _COLUMN_BITS) - 1
@@ -93,7 +101,7 @@ def locate(marks: Marks, path: tuple[str | int, ...]) -> tuple[int, int] | None:
     node: Marks = marks
     for step in path:
         try:
-            key_mark, value_mark, child = node[step]  # type: ignore[index,call-overload]
+            key_mark, value_mark, child = node[step]
         except (KeyError, IndexError, TypeError):
             continue
         place = value_mark if child is None else key_mark
@@ -106,11 +114,11 @@ def locate_key(marks: Marks, path: tuple[str | int, ...]) -> tuple[int, int] | N
     node: Marks = marks
     for step in path[:-1]:
         try:
-            node = node[step][2]  # type: ignore[index,call-overload,assignment]
+            node = node[step][2]
         except (KeyError, IndexError, TypeError):
             return locate(marks, path)
     try:
-        return unpack_mark(node[path[-1]][0])  # type: ignore[index,call-overload]
+        return unpack_mark(node[path[-1]][0])
     except (KeyError, IndexError, TypeError):
         return locate(marks, path)
 
@@ -130,34 +138,10 @@ def read_yaml(content: bytes, file: str) -> tuple[list[YamlDocument], list[Probl
         except _UnreadableError as error:
             reader.problems.append(error.problem)
         except yaml.MarkedYAMLError as error:
-            reader.problems.append(_syntax_problem(error, content, file, reader.number))
+            reader.problems.append(syntax_problem(error, content, file, reader.number))
         except yaml.reader.ReaderError as error:
-            reader.problems.append(_character_problem(error, content, file))
+            reader.problems.append(character_problem(error, content, file))
     return reader.documents, reader.problems
-
-
-def unreadable_bytes(content: bytes, file: str) -> Problem | None:
-    """Return what is wrong with bytes that cannot be YAML or JSON text: too long, UTF-16, a NUL byte, no UTF-8."""
-    fix = "give a text file of Kubernetes objects, as `kubectl get -o yaml` prints them"
-    if len(content) > MAX_FILE_BYTES:
-        return Problem(
-            Position(file), "", f"{len(content):,} bytes", f"at most {MAX_FILE_BYTES:,} bytes (64 MiB) a file",
-            "split it, or leave out what is not needed: simnet reads folders",
-        )  # fmt: skip
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return Problem(
-            Position(file, 1, 1), "", "UTF-16 text (it starts with a byte order mark)", "UTF-8 text",
-            "save it as UTF-8; in PowerShell: kubectl get ... | Out-File -Encoding utf8 FILE",
-        )  # fmt: skip
-    where = content.find(b"\0")
-    if where >= 0:
-        return Problem(_place(content, where, file), "", "a NUL byte: a binary file", "UTF-8 text", fix)
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        found = f"byte 0x{content[error.start]:02x}, which is not UTF-8"
-        return Problem(_place(content, error.start, file), "", found, "UTF-8 text", fix)
-    return None
 
 
 def resolve_plain(text: str) -> object:
@@ -205,22 +189,26 @@ class _Reader:
 
     def read(self) -> None:
         """Fill `documents`; raises _UnreadableError or a yaml error where the stream cannot go on."""
-        events = iter(yaml.parse(self.content, Loader=EVENT_LOADER))
+        events: Iterator[Any] = iter(yaml.parse(self.content, Loader=EVENT_LOADER))
         for event in events:
             if type(event) is yaml.DocumentStartEvent:
                 self.number += 1
                 if self.number > MAX_DOCUMENTS:
-                    raise self._stop(event.start_mark.line << _COLUMN_BITS, f"more than {MAX_DOCUMENTS:,} documents",
-                                     f"at most {MAX_DOCUMENTS:,} documents in a file", "split the file")  # fmt: skip
+                    raise self._stop(
+                        (event.start_mark.line if event.start_mark else 0) << _COLUMN_BITS,
+                        f"more than {MAX_DOCUMENTS:,} documents",
+                        f"at most {MAX_DOCUMENTS:,} documents in a file",
+                        "split the file",
+                    )
                 self.nodes += self._document(events)
 
-    def _document(self, events: Iterator[yaml.Event]) -> int:
+    def _document(self, events: Iterator[Any]) -> int:
         """Read one document; return how many nodes it has, those that aliases repeat included."""
         # A frame is one open collection. The innermost is kept in local names, the others on `stack`.
         data: object = None
         marks: Marks = None
         first_line = 0
-        container: dict[str, object] | list[object] | None = None
+        container: Any = None
         container_marks: Marks = None
         key: str | None = None
         key_mark = 0
@@ -228,7 +216,7 @@ class _Reader:
         anchor: str | None = None
         start_nodes = 0
         own_mark = 0
-        stack: list[tuple[object, ...]] = []
+        stack: list[tuple[Any, ...]] = []
         nodes = 0
         anchors: dict[str, tuple[object, Marks, int] | None] = {}  # value, marks, nodes; None while it is open
 
@@ -262,21 +250,30 @@ class _Reader:
                 self.aliased_nodes += size
                 if self.aliased_nodes > MAX_ALIASED_NODES:
                     raise self._stop(
-                        mark, f"aliases (*{event.anchor}) that repeat more than {MAX_ALIASED_NODES:,} values",
+                        mark,
+                        f"aliases (*{event.anchor}) that repeat more than {MAX_ALIASED_NODES:,} values",
                         f"at most {MAX_ALIASED_NODES:,} values repeated by aliases in one file",
                         "write the values out; a file that grows like this is often a trap",
-                    )  # fmt: skip
+                    )
             elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
                 nodes += 1
                 if nodes + self.nodes > MAX_NODES:
-                    raise self._stop(mark, f"more than {MAX_NODES:,} keys and values",
-                                     f"at most {MAX_NODES:,} in a file", "split the file")  # fmt: skip
+                    raise self._stop(
+                        mark,
+                        f"more than {MAX_NODES:,} keys and values",
+                        f"at most {MAX_NODES:,} in a file",
+                        "split the file",
+                    )
                 is_mapping = kind is yaml.MappingStartEvent
                 if event.tag is not None:
                     self._collection_tag(event.tag, is_mapping, mark)
                 if len(stack) >= MAX_DEPTH:
-                    raise self._stop(mark, f"values nested more than {MAX_DEPTH} deep", f"at most {MAX_DEPTH} levels",
-                                     "flatten it; Kubernetes objects need about 20 levels")  # fmt: skip
+                    raise self._stop(
+                        mark,
+                        f"values nested more than {MAX_DEPTH} deep",
+                        f"at most {MAX_DEPTH} levels",
+                        "flatten it; Kubernetes objects need about 20 levels",
+                    )
                 if type(container) is dict and key is None:
                     raise self._stop(mark, "a mapping or list as a key", "text as a key", self._key_fix(mark))
                 stack.append((container, container_marks, key, key_mark, merges, anchor, start_nodes, own_mark))
@@ -292,7 +289,7 @@ class _Reader:
                 if anchor is not None:
                     anchors[anchor] = (value, value_marks, nodes - start_nodes + 1)
                 mark = own_mark
-                container, container_marks, key, key_mark, merges, anchor, start_nodes, own_mark = stack.pop()  # type: ignore[assignment]
+                container, container_marks, key, key_mark, merges, anchor, start_nodes, own_mark = stack.pop()
 
             if type(container) is dict:
                 if key is None:
@@ -304,13 +301,13 @@ class _Reader:
                     if key in container:
                         self._duplicate(key, container_marks, key_mark)
                     container[key] = value
-                    container_marks[key] = (key_mark, mark, value_marks)  # type: ignore[index,call-overload]
+                    container_marks[key] = (key_mark, mark, value_marks)
                     key = None
                 if is_merge_key and key == "<<":
                     key_mark = -1  # a merge; a quoted "<<" is an ordinary key
             elif container is not None:
                 container.append(value)
-                container_marks.append((mark, mark, value_marks))  # type: ignore[union-attr]
+                container_marks.append((mark, mark, value_marks))
             else:
                 data, marks = value, value_marks
         self.documents.append(YamlDocument(data, marks, self.number, first_line))
@@ -320,18 +317,27 @@ class _Reader:
         try:
             value = resolve_plain(text)
         except ValueError as error:
-            self._report(mark, str(error), f"a finite number of at most {MAX_NUMBER_LENGTH} characters",
-                         "put it in quotes if it is meant as text")  # fmt: skip
+            self._report(
+                mark,
+                str(error),
+                f"a finite number of at most {MAX_NUMBER_LENGTH} characters",
+                "put it in quotes if it is meant as text",
+            )
             return text
         if len(text) < 64:
             self.plain[text] = value
         return value
 
-    def _tagged(self, event: yaml.ScalarEvent, mark: int) -> object:
+    def _tagged(self, event: Any, mark: int) -> object:
         wanted = _CORE_TAGS.get(event.tag)
         if event.tag == "!" or wanted == "str":
             return event.value
-        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
+        kinds: dict[str, tuple[type, ...]] = {
+            "int": (int,),
+            "float": (int, float),
+            "bool": (bool,),
+            "null": (type(None),),
+        }
         if wanted in kinds:
             value = self._plain(event.value, mark)
             if isinstance(value, kinds[wanted]) and (wanted == "bool" or not isinstance(value, bool)):
@@ -351,11 +357,17 @@ class _Reader:
         self, anchors: dict[str, tuple[object, Marks, int] | None], name: str, mark: int
     ) -> tuple[object, Marks, int]:
         if name not in anchors:
-            raise self._stop(mark, f"the alias *{name}", f"an anchor &{name} before it", "define the anchor, or use quotes")
+            raise self._stop(
+                mark, f"the alias *{name}", f"an anchor &{name} before it", "define the anchor, or use quotes"
+            )
         anchored = anchors[name]
         if anchored is None:
-            raise self._stop(mark, f"the alias *{name} inside its own anchor &{name}", "values that do not hold themselves",
-                             "write the value out")  # fmt: skip
+            raise self._stop(
+                mark,
+                f"the alias *{name} inside its own anchor &{name}",
+                "values that do not hold themselves",
+                "write the value out",
+            )
         return anchored
 
     def _key(self, value: object, is_merge_key: bool, mark: int) -> str:
@@ -371,34 +383,42 @@ class _Reader:
         raise self._stop(mark, "a mapping or list as a key", "text as a key", self._key_fix(mark))
 
     def _key_fix(self, mark: int) -> str:
-        line = _line_text(self.content, mark >> _COLUMN_BITS)
+        line = line_text(self.content, mark >> _COLUMN_BITS)
         return TEMPLATE_FIX if "{{" in line else "put quotes around text that starts with { or ["
 
     def _duplicate(self, key: str, marks: Marks, mark: int) -> None:
-        first_line = unpack_mark(marks[key][0])[0]  # type: ignore[index,call-overload]
+        first_line = unpack_mark(marks[key][0])[0]
         line = unpack_mark(mark)[0]
-        self._report(mark, f"the key {_quote(key)} twice: lines {first_line} and {line}", "each key once in a mapping",
-                     "remove one of the two")  # fmt: skip
+        self._report(
+            mark,
+            f"the key {_quote(key)} twice: lines {first_line} and {line}",
+            "each key once in a mapping",
+            "remove one of the two",
+        )
 
     def _merge(self, container: object, marks: Marks, merges: list[tuple[object, Marks]]) -> None:
         """Add what `<<` brings; the mapping's own keys win, then the first source that has the key."""
-        assert isinstance(container, dict) and isinstance(marks, dict)
+        assert isinstance(container, dict)
         for value, value_marks in merges:
             sources = [(value, value_marks)]
             if isinstance(value, list):
                 assert isinstance(value_marks, list)
-                sources = [(item, mark[2]) for item, mark in zip(value, value_marks, strict=True)]  # type: ignore[misc]
+                sources = [(item, mark[2]) for item, mark in zip(value, value_marks, strict=True)]
             for source, source_marks in sources:
                 if not isinstance(source, dict):
                     place = min((mark[0] for mark in marks.values()), default=0)
-                    self._report(place, f"<< with {_kind(source)}", "<< with a mapping or a list of mappings",
-                                 "merge an anchor of a mapping: <<: *defaults")  # fmt: skip
+                    self._report(
+                        place,
+                        f"<< with {_kind(source)}",
+                        "<< with a mapping or a list of mappings",
+                        "merge an anchor of a mapping: <<: *defaults",
+                    )
                     continue
                 self.aliased_nodes += len(source)
                 for key, item in source.items():
                     if key not in container:
                         container[key] = item
-                        marks[key] = source_marks[key]  # type: ignore[index,call-overload]
+                        marks[key] = source_marks[key]
 
     def _problem(self, mark: int, found: str, expected: str, fix: str) -> Problem:
         return Problem(Position(self.file, *unpack_mark(mark)), f"document {self.number}", found, expected, fix)
@@ -413,56 +433,6 @@ class _Reader:
         return _UnreadableError(self._problem(mark, found, expected, fix))
 
 
-TEMPLATE_FIX = "this is a template: render it first (helm template, kustomize build) and give the result"
-
-
-def _syntax_problem(error: yaml.MarkedYAMLError, content: bytes, file: str, number: int) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    line = mark.line + 1 if mark else 0
-    found = f"{error.problem or 'a syntax error'}"
-    if error.context:
-        found += f", {error.context}"
-        if error.context_mark and error.context_mark.line + 1 != line:
-            found += f" that starts on line {error.context_mark.line + 1}"
-    text = _line_text(content, line - 1)
-    before = _line_text(content, line - 2) if line > 1 else ""
-    if "{{" in text + before or "{%" in text + before:
-        fix = TEMPLATE_FIX
-    elif re.match(r" *\t", text):
-        fix = "indent with spaces: this line starts with a tab"
-    elif re.match(r"(<{7}|={7}|>{7})", text):
-        fix = "resolve the merge conflict that git left in the file"
-    else:
-        fix = "look at this line and the one before it: indentation, a missing colon, an open quote or bracket"
-    return Problem(Position(file, line, mark.column + 1 if mark else 0), f"document {max(number, 1)}", found,
-                   "well-formed YAML", fix)  # fmt: skip
-
-
-def _character_problem(error: yaml.reader.ReaderError, content: bytes, file: str) -> Problem:
-    code = error.character if isinstance(error.character, int) else ord(error.character[:1] or b"\0")
-    where = error.position
-    if EVENT_LOADER is yaml.SafeLoader:  # counts characters, libyaml counts bytes
-        where = len(content.decode("utf-8")[:where].encode("utf-8"))
-    return Problem(_place(content, where, file), "", f"the control character U+{code:04X}", "printable text",
-                   "remove it, or write it as an escape inside double quotes")  # fmt: skip
-
-
-def _place(content: bytes, offset: int, file: str) -> Position:
-    start = content.rfind(b"\n", 0, offset) + 1
-    return Position(file, content.count(b"\n", 0, offset) + 1, offset - start + 1)
-
-
-def _line_text(content: bytes, line: int) -> str:
-    """Return one line, counted from 0, cut to a length that is safe to search."""
-    start = 0
-    for _ in range(line):
-        start = content.find(b"\n", start) + 1
-        if not start:
-            return ""
-    end = content.find(b"\n", start)
-    return content[start : min(end if end >= 0 else len(content), start + 1000)].decode("utf-8", "replace")
-
-
 def _quote(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
@@ -470,5 +440,3 @@ def _quote(text: str) -> str:
 def _kind(value: object) -> str:
     names = {dict: "a mapping", list: "a list", str: "text", type(None): "nothing"}
     return names.get(type(value), f"the value {str(value)[:60]}")
-
-

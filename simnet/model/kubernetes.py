@@ -1,7 +1,7 @@
 """Kubernetes objects as simnet uses them: frozen values with the API's own field names in snake case.
 
-Only fields that decide where traffic goes are kept. Addresses are canonical text (`172.30.0.041` is `172.30.0.41`), a field
-that the API server would default has that default, and `None` stands where "absent" means something of its own.
+Only fields that decide where traffic goes are kept. Addresses are canonical text (`172.30.0.041` is `172.30.0.41`), a
+field that the API server would default has that default, and `None` stands where "absent" means something of its own.
 Maps are tuples of (key, value) pairs in the order of the file, so that objects can be hashed, compared and pickled.
 `position` says where an object was read and takes no part in comparisons.
 """
