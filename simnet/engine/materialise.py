@@ -1,12 +1,13 @@
 """From what the user gave to a cluster that is ready to run: the steady state of every controller, one after the other.
 
-API server (cluster IPs, node ports) -> scheduler -> IPAM -> endpoint slice controller -> fabric -> BGP -> kube-proxy. Each step is a pure
-function of `controlplane`; this module only says in which order they meet.
+API server (cluster IPs, node ports) -> scheduler -> IPAM -> endpoint slice controller -> fabric -> BGP -> kube-proxy.
+Each step is a pure function of `controlplane`; this module only says in which order they meet.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -24,16 +25,18 @@ from simnet.model.cluster import Cluster, ClusterNode, ClusterPod
 from simnet.model.iptables.parser import parse_rules
 from simnet.model.iptables.ruleset import Family, Ruleset
 from simnet.model.kubernetes import ZONE_LABEL, EndpointSlice, Objects, Service
-from simnet.model.scenario import ClientsSpec, ClusterSpec, NodeSpec
+from simnet.model.scenario import ClusterSpec, NodeSpec
+from simnet.model.workload import ClientOrigin, ClientPopulation
 
 CLIENT_NAMESPACE = "simnet-clients"
 DEFAULT_NODE_COUNT = 3
 
 
-def materialise(spec: ClusterSpec, *, clients: ClientsSpec | None = None, seed: int = 1) -> Cluster:
+def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, seed: int = 1) -> Cluster:
     """Return the cluster as of its steady state; outside clients and client pods are part of it.
 
-    `seed` decides random placement only. Raises InputError where the objects contradict each other or the addresses run out.
+    `seed` decides random placement only. Raises InputError where the objects contradict each other or the addresses
+    run out.
     """
     nodes = cluster_nodes(spec)
     services = allocate(
@@ -50,9 +53,7 @@ def materialise(spec: ClusterSpec, *, clients: ClientsSpec | None = None, seed: 
         replicas=spec.replicas,
         pods_per_node=spec.pods_per_node,
         seed=seed,
-        unschedulable=frozenset(
-            node.name for node in spec.objects.nodes if node.unschedulable or not node.ready
-        ),
+        unschedulable=frozenset(node.name for node in spec.objects.nodes if node.unschedulable or not node.ready),
     )
     all_pods = [*scheduled.pods, *_client_pods(clients, nodes)]
     addresses_of_node = {node.name: node.addresses for node in nodes}
@@ -83,9 +84,7 @@ def materialise(spec: ClusterSpec, *, clients: ClientsSpec | None = None, seed: 
     )
     pods = tuple(_cluster_pod(pod) for pod in placed)
     fabric = build_fabric(nodes, pods, _client_addresses(clients, nodes, spec), spec.fabric)
-    fibs = steady_fibs(
-        fabric, nodes, pods, assignment.blocks, _advertised(services, slices), spec.calico, spec.fabric
-    )
+    fibs = steady_fibs(fabric, nodes, pods, assignment.blocks, _advertised(services, slices), spec.calico, spec.fabric)
     return Cluster(
         nodes=nodes,
         pods=pods,
@@ -112,8 +111,7 @@ def cluster_nodes(spec: ClusterSpec) -> tuple[ClusterNode, ...]:
             labels.setdefault(ZONE_LABEL, node.zone)
         known[node.name] = ClusterNode(
             name=node.name,
-            addresses=node.internal_ips
-            or tuple(address for kind, address in node.addresses if _is_ip(address)),
+            addresses=node.internal_ips or tuple(address for kind, address in node.addresses if _is_ip(address)),
             labels=_labels(node.name, labels),
             pod_cidrs=node.pod_cidrs,
             cpus=max(1, int(node.cpus or 4)),
@@ -122,15 +120,11 @@ def cluster_nodes(spec: ClusterSpec) -> tuple[ClusterNode, ...]:
     if not known:
         for name, address in _named_nodes(objects):
             held = known.get(name)
-            addresses = (
-                (address,) if address and not (held and held.addresses) else (held.addresses if held else ())
-            )
+            addresses = (address,) if address and not (held and held.addresses) else (held.addresses if held else ())
             known[name] = ClusterNode(name, addresses, _labels(name, {}), as_number=spec.calico.as_number)
     if not known:
         names = [f"node-{number}" for number in range(1, DEFAULT_NODE_COUNT + 1)]
-        known = {
-            name: ClusterNode(name, (), _labels(name, {}), as_number=spec.calico.as_number) for name in names
-        }
+        known = {name: ClusterNode(name, (), _labels(name, {}), as_number=spec.calico.as_number) for name in names}
     return tuple(_with_addresses(known.values(), spec.first_node_address))
 
 
@@ -193,9 +187,7 @@ def _overridden(service: Service, overrides: Mapping[str, object]) -> Service:
     if not overrides or service.is_headless or service.type == "ExternalName":
         return service
     external = service.type in ("NodePort", "LoadBalancer") or bool(service.external_ips)
-    fields = {
-        name: value for name, value in overrides.items() if external or name != "external_traffic_policy"
-    }
+    fields = {name: value for name, value in overrides.items() if external or name != "external_traffic_policy"}
     return replace(service, **fields)  # type: ignore[arg-type]
 
 
@@ -208,8 +200,8 @@ def _one_per_family(addresses: Sequence[str]) -> tuple[str, ...]:
     return tuple(first[family] for family in (False, True) if family in first)
 
 
-def _client_pods(clients: ClientsSpec | None, nodes: Sequence[ClusterNode]) -> Iterable[ScheduledPod]:
-    if clients is None or clients.source != "pods":
+def _client_pods(clients: ClientPopulation | None, nodes: Sequence[ClusterNode]) -> Iterable[ScheduledPod]:
+    if clients is None or clients.origin is not ClientOrigin.PODS or clients.addresses:
         return
     for number in range(clients.count):
         yield ScheduledPod(
@@ -226,44 +218,46 @@ def _client_pods(clients: ClientsSpec | None, nodes: Sequence[ClusterNode]) -> I
 
 
 def _client_addresses(
-    clients: ClientsSpec | None, nodes: Sequence[ClusterNode], spec: ClusterSpec
+    clients: ClientPopulation | None, nodes: Sequence[ClusterNode], spec: ClusterSpec
 ) -> tuple[str, ...]:
-    """Consecutive addresses of the clients' network, past those that are taken."""
-    if clients is None or clients.source in ("pods", "nodes", "named"):
+    """The addresses of outside clients: given ones and prefixes filled in order, past addresses that are taken."""
+    if clients is None or clients.origin is not ClientOrigin.OUTSIDE:
         return ()
-    network = ipaddress.ip_network(clients.source, strict=False)
     taken = {address for node in nodes for address in node.addresses} | set(spec.fabric.router_addresses)
-    first = int(network.network_address) + (10 if network.num_addresses > 32 else 1)
-    last = int(network.broadcast_address) - (network.version == 4)
     chosen: list[str] = []
-    number = first
-    while len(chosen) < clients.count and number <= last:
+    for text in clients.addresses:
+        chosen += itertools.islice(_hosts(text, taken), clients.count - len(chosen))
+    if len(chosen) < clients.count:
+        room = Problem(
+            Position(""),
+            "workload.clients.from",
+            f"{', '.join(clients.addresses)}, which has room for {len(chosen)} clients",
+            f"room for {clients.count} clients",
+            "give a larger network, or fewer clients",
+        )
+        raise InputError([room])
+    return tuple(chosen)
+
+
+def _hosts(text: str, taken: set[str]) -> Iterable[str]:
+    """The usable addresses of an address or prefix; the first nine of a subnet are left to routers and servers."""
+    network = ipaddress.ip_network(text, strict=False)
+    first = int(network.network_address)
+    last = int(network.broadcast_address)
+    if network.num_addresses > 2:
+        first += 10 if network.num_addresses > 32 else 2
+        last -= network.version == 4
+    for number in range(first, last + 1):
         address = str(ipaddress.ip_address(number))
         if address not in taken:
-            chosen.append(address)
-        number += 1
-    if len(chosen) < clients.count:
-        raise InputError(
-            [
-                Problem(
-                    Position(""),
-                    "workload.clients.from",
-                    f"{clients.source}, which has room for {len(chosen)} clients",
-                    f"room for {clients.count} clients",
-                    "give a larger network, or fewer clients",
-                )
-            ]
-        )
-    return tuple(chosen)
+            yield address
 
 
 def _cluster_pod(pod: ScheduledPod) -> ClusterPod:
     return ClusterPod(pod.namespace, pod.name, pod.node, pod.addresses, pod.host_network, pod.ready)
 
 
-def _advertised(
-    services: Sequence[Service], slices: Sequence[EndpointSlice]
-) -> tuple[AdvertisedService, ...]:
+def _advertised(services: Sequence[Service], slices: Sequence[EndpointSlice]) -> tuple[AdvertisedService, ...]:
     ready: dict[tuple[str, str], set[str]] = {}
     held: dict[tuple[str, str], set[str]] = {}
     for each in slices:

@@ -1,4 +1,4 @@
-"""One scenario: a cluster as the user described it, a workload, an entry point; and the experiment that makes many of them.
+"""One scenario: a cluster as the user described it, a workload, an entry point; and the experiment of many.
 
 `config` makes these values from files and has checked them; `engine` materialises the cluster and runs them.
 """
@@ -13,7 +13,7 @@ from simnet.errors import Position, Problem
 from simnet.model.calico import CalicoSettings, FabricSettings
 from simnet.model.kube_proxy import KubeProxyConfiguration
 from simnet.model.kubernetes import Objects
-from simnet.model.workload import FlowShape
+from simnet.model.workload import ClientPopulation, EntryChoice, Workload
 
 
 class Entry(Enum):
@@ -62,37 +62,13 @@ class ClusterSpec:
     first_node_address: str = "192.168.64.57"  # nodes whose address nobody gave count up from here
     placement: Placement = Placement.SPREAD
     pods_per_node: int = 110  # capacity that `packed` fills
-    explicit_placement: Mapping[str, Mapping[str, int]] = field(
-        default_factory=dict
-    )  # ns/workload -> node -> pods
-    replicas: int | None = (
-        None  # overrides every Deployment, ReplicaSet and StatefulSet (a sweep's `replicas`)
-    )
-    service_overrides: Mapping[str, object] = field(
-        default_factory=dict
-    )  # snake-case Service fields, all services
+    explicit_placement: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # ns/workload -> node -> pods
+    replicas: int | None = None  # overrides every Deployment, ReplicaSet and StatefulSet (a sweep's `replicas`)
+    service_overrides: Mapping[str, object] = field(default_factory=dict)  # snake-case Service fields, all services
     service_cidrs: tuple[str, ...] = ("10.96.0.0/12",)
     node_port_range: tuple[int, int] = (30000, 32767)
     load_balancer_pool: str = ""  # CIDR from which LoadBalancer Services without an address get one
     kubernetes_version: str = "1.33"
-
-
-@dataclass(frozen=True, slots=True)
-class ClientsSpec:
-    """Who calls: `count` clients with consecutive addresses of a network, pods of simnet's own, node processes, or named ones."""
-
-    count: int
-    source: str  # a CIDR, "pods", "nodes", or "named"
-    named: tuple[str, ...] = ()  # "pod:namespace/name", "node:name"
-    zipf_exponent: float = 0.0  # demand of client k is proportional to 1/(k+1)**s; 0: all alike
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadSpec:
-    """Who calls, and with what flows."""
-
-    clients: ClientsSpec
-    flows: FlowShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +79,8 @@ class Variant:
     entry: Entry
     service: str  # "namespace/name"
     port: str | int | None = None  # name or number; None: the first port of the workload's protocol
-    choice: str = "random"  # which node or address each flow calls: random, round-robin, per-client, fixed
-    fixed: str | None = None  # with choice "fixed": the node's name, or the address
-    clients: ClientsSpec | None = None  # in place of the workload's
+    choice: EntryChoice = EntryChoice()  # which node or address each flow calls
+    clients: ClientPopulation | None = None  # in place of the workload's; the count must be the same
     position: Position = Position("")
 
 
@@ -127,7 +102,7 @@ class Scenario:
     """One run but for its seed: everything that decides the outcome."""
 
     cluster: ClusterSpec
-    workload: WorkloadSpec
+    workload: Workload
     variant: Variant
     run: RunSpec
     record: str = "flows"  # "packets", "flows" or "summary"
