@@ -90,6 +90,15 @@ class PortMatch:
 
 
 @dataclass(frozen=True, slots=True)
+class TcpFlagsMatch:
+    """`[!] --tcp-flags MASK COMP` (or `--syn`) of the `-m tcp` whose `PortMatch` stands just before it."""
+
+    mask: tuple[str, ...]  # FIN, SYN, RST, PSH, ACK, URG, in this order: the flags looked at
+    set_flags: tuple[str, ...]  # those of them that must be set, the others clear
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MultiportMatch:
     """`-m multiport [!] --sports|--dports|--ports LIST`: inclusive ranges."""
 
@@ -180,14 +189,18 @@ class NfacctMatch:
 
 @dataclass(frozen=True, slots=True)
 class OpaqueMatch:
-    """A match that simnet does not model, kept as the tokens after `-m MODULE` so that it prints back."""
+    """A match that simnet does not model, kept as the tokens after `-m MODULE` so that it prints back.
+
+    With the empty module it is an option of no module: `-f`, or `-s` and `-d` with a mask that is not a prefix.
+    """
 
     module: str
     arguments: tuple[str, ...] = ()
 
 
 Match = (
-    SourceAddress | DestinationAddress | InInterface | OutInterface | ProtocolMatch | PortMatch | MultiportMatch
+    SourceAddress | DestinationAddress | InInterface | OutInterface | ProtocolMatch | PortMatch | TcpFlagsMatch
+    | MultiportMatch
     | CommentMatch | MarkMatch | StatisticRandom | StatisticNth | RecentMatch | AddressTypeMatch
     | ConntrackStateMatch | NfacctMatch | OpaqueMatch
 )  # fmt: skip

@@ -1,0 +1,1 @@
+def looks_like_listing(text): return False
