@@ -1,0 +1,1 @@
+"""Which tables does each box hold? Pure functions of objects and messages."""
