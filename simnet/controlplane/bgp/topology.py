@@ -118,11 +118,16 @@ class Topology:
         return None
 
     def on_link(self, device: str, other: str, family: int) -> NextHop | None:
-        """The next hop to another device's primary address if both share a segment, None otherwise."""
+        """The next hop to another device's primary address if both share a segment, None otherwise.
+
+        Asked of the device itself, it answers for any device of the same role: routes are shared between those.
+        """
         primary = _of_family(self._devices[other].addresses, family)
         if primary is None:
             return None
         for end, segment in self._at[device]:
+            if device == other and segment.bridge is None:
+                continue
             found = self._addresses_in[segment.name].get(primary)
             if found is not None and found.device == other and _same_family(end.addresses, primary):
                 return NextHop(end.interface, primary)

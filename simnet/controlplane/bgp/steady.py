@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from simnet.controlplane.calico.advertisement import Advertisement, service_advertisements
-from simnet.controlplane.calico.topology import Topology
+from simnet.controlplane.bgp.topology import Topology
 from simnet.model.calico import AdvertisedService, CalicoSettings, FabricSettings, Wiring
 from simnet.model.cluster import Block, ClusterNode, ClusterPod
 from simnet.model.fabric import DeviceKind, Fabric

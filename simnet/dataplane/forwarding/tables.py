@@ -1,0 +1,73 @@
+"""Forwarding tables as arrays: one gather tells what any device does with any address in play.
+
+Addresses that no device tells apart share a *class*: between the ends of all prefixes, an address differs from its
+neighbour only by who holds it. `lookup[device, class]` is an *action*; an action names the next place and the wires to it,
+or a verdict. An ECMP group is an action of its own that refers to its members.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOCAL, FORWARD, BLACKHOLE, UNREACHABLE, NO_ROUTE, NO_NEIGHBOUR, ECMP_GROUP = range(7)
+
+HELD_BY_NONE, HELD_BY_ALL, HELD_BY_SEVERAL = -1, -2, -3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EcmpPolicy:
+    """How each device chooses among next hops."""
+
+    hash: NDArray[np.uint8]  # [devices] 0: addresses (l3), 1: five-tuple (l4), 2: five-tuple with ends sorted
+    choice: NDArray[np.uint8]  # [devices] 0: modulo, 1: hash-threshold
+    device_key: NDArray[np.uint64]  # [devices] of its name, so that boxes hash apart
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForwardingTables:
+    """All FIBs of a fabric, compiled; read-only.
+
+    Places are numbered densely: devices in the order of `Fabric.devices`, then pods in the order of `Fabric.pods`.
+    Link direction 2*i runs from `Fabric.links[i].a` to `b`, 2*i+1 back. Valid for the addresses that were interned when
+    it was compiled; a later table is a value of its own.
+    """
+
+    address_class: NDArray[np.int32]  # [addresses]
+    lookup: NDArray[np.int32]  # [devices, classes] action
+    kind: NDArray[np.uint8]  # [actions] LOCAL ... ECMP_GROUP
+    next_place: NDArray[np.int32]  # [actions] -1 unless FORWARD
+    first_link: NDArray[np.int32]  # [actions] direction id; -1 unless FORWARD
+    second_link: NDArray[np.int32]  # [actions] behind a bridge; -1: none
+    out_interface: NDArray[np.int32]  # [actions] id in `interface_names`; -1 unless FORWARD
+    group_start: NDArray[np.int32]  # [actions] of an ECMP_GROUP: where its members begin
+    group_size: NDArray[np.int32]  # [actions] how many
+    group_member: NDArray[np.int32]  # [members] action of each
+    has_groups: bool
+    ecmp: EcmpPolicy
+    address_key: NDArray[np.uint64]  # [addresses] hash of the address itself, not of its id
+    local_owner: NDArray[np.int32]  # [addresses] device that holds it; HELD_BY_NONE, HELD_BY_ALL (loopback), HELD_BY_SEVERAL
+    shared_owner: NDArray[np.int64]  # [s] device * addresses + address of those held by several, ascending
+    primary_address: NDArray[np.int32]  # [devices, 2] id of its first IPv4, IPv6 address; -1: none
+    interface_names: tuple[str, ...]
+    pod_device: NDArray[np.int32]  # [pods] the node of each
+    pod_uplink: NDArray[np.int32]  # [pods] direction from the pod to its node
+    pod_interface: NDArray[np.int32]  # [pods] id of the host's end of the veth
+
+    @property
+    def device_count(self) -> int:
+        """How many places are devices."""
+        return len(self.lookup)
+
+    def is_local(self, device: NDArray[np.int32], address: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Return bool[n]: is the address (id) one of the device's own, as `addrtype LOCAL` asks?"""
+        owner = self.local_owner[address]
+        local: NDArray[np.bool_] = (owner == device) | (owner == HELD_BY_ALL)
+        if self.shared_owner.size:
+            several = np.flatnonzero(owner == HELD_BY_SEVERAL)
+            wanted = device[several].astype(np.int64) * len(self.local_owner) + address[several]
+            at = np.minimum(np.searchsorted(self.shared_owner, wanted), len(self.shared_owner) - 1)
+            local[several] = self.shared_owner[at] == wanted
+        return local
