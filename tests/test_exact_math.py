@@ -17,7 +17,7 @@ positive = st.floats(min_value=5e-324, allow_nan=False, allow_infinity=False)
 
 
 def ulps_off(found: float, true: Decimal) -> float:
-    """How far `found` is from the true value, in units of the last place of the float64 nearest to the truth."""
+    """Return the distance from the true value, in units of the last place of the float64 nearest to it."""
     unit = Decimal(math.ulp(float(true)))
     return float(abs(Decimal(found) - true) / unit)
 
