@@ -228,7 +228,7 @@ class RuleReader:
             key = (kind, value, negated)
             built = self._headers.get(key)
             if built is None:
-                built = self._headers[key] = self._header(kind, value, negated)
+                built = self._headers[key] = self.header(kind, value, negated)
             if kind == "-p" and isinstance(built[0], ProtocolMatch) and not negated:
                 protocol = built[0].number
             header[kind] = built
@@ -336,7 +336,8 @@ class RuleReader:
                 return option, module, value if equals else None
         return None
 
-    def _header(self, kind: str, value: str, negated: bool) -> tuple[Match | None, ...]:
+    def header(self, kind: str, value: str, negated: bool) -> tuple[Match | None, ...]:
+        """The match of `-s`, `-d`, `-i`, `-o` or `-p`; None where it lets everything pass. Raises RuleError."""
         if kind in ("-s", "-d"):
             networks = self.networks(value)
             if negated and len(networks) > 1:
