@@ -48,8 +48,8 @@ class Source:
         metadata = self.data.get("metadata")
         if not isinstance(metadata, dict):
             return self.kind
-        name = metadata.get("name") or metadata.get("generateName")
-        namespace = metadata.get("namespace")
+        texts = {key: value for key, value in metadata.items() if isinstance(value, str)}
+        name, namespace = texts.get("name") or texts.get("generateName"), texts.get("namespace")
         return self.kind + (f" {namespace}/{name}" if namespace and name else f" {name}" if name else "")
 
     def problem(self, path: FieldPath, found: str, expected: str, fix: str, *, of_key: bool = False) -> Problem:
@@ -70,7 +70,8 @@ class Source:
     def read(self, model: type[Model]) -> Model | None:
         """Return the object as `model`, or report every field that is wrong and return None."""
         count = len(self.report.problems)
-        for path, nearest in misspelt_fields(model, self.data):
+        misspelt = dict(misspelt_fields(model, self.data))
+        for path, nearest in misspelt.items():
             self.refuse(
                 path,
                 f"the unknown field {path[-1]}",
@@ -81,8 +82,10 @@ class Source:
         try:
             checked = model.model_validate(self.data)
         except ValidationError as error:
+            meant = {(*path[:-1], nearest) for path, nearest in misspelt.items()}
             for details in error.errors(include_url=False):
-                self._refuse_details(details)
+                if details["type"] != "missing" or details["loc"] not in meant:
+                    self._refuse_details(details)
             return None
         if len(self.report.problems) > count:
             return None
@@ -111,17 +114,20 @@ class Source:
             close = nearest_name(str(value), choices)
             fix = f"did you mean {close}?" if close else f"choose one of {', '.join(choices)}"
         else:
-            expected, fix = _type_words(kind, value)
+            expected, fix = type_words(kind, value)
         self.refuse(path, describe(value), expected, fix)
 
 
-def _type_words(kind: str, value: object) -> tuple[str, str]:
+def type_words(kind: str, value: object) -> tuple[str, str]:
+    """Return what was expected and the fix, for a value of a wrong type; `kind` is pydantic's name of the error."""
     if kind == "string_type":
         if isinstance(value, bool | int | float):
             return "text", f'put it in quotes: "{describe(value)}"'
         return "text", "write a single value"
     if kind.startswith("int"):
-        return "a whole number", "write digits without quotes" if isinstance(value, str) else "write a whole number"
+        return "a whole number", "write digits without quotes" if isinstance(
+            value, str
+        ) and value.isdecimal() else "write a whole number"
     if kind.startswith("bool"):
         return "true or false", "write true or false without quotes"
     if kind in ("list_type", "tuple_type"):

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from simnet.config.documents import Document, FieldPath, gather_documents
 from simnet.config.kubernetes_fields import pairs
 from simnet.config.kubernetes_services import read_endpoint_slice, read_endpoints, read_service
-from simnet.config.kubernetes_source import Report, Source, describe, nearest_name
+from simnet.config.kubernetes_source import Report, Source, describe, nearest_name, type_words
 from simnet.config.kubernetes_workloads import read_namespace, read_node, read_pod, read_workload
 from simnet.config.yaml_reader import paused_garbage_collector
 from simnet.errors import InputError, Position, Problem
@@ -227,10 +227,13 @@ class _Reading:
             return None
         metadata = metadata or {}
         name, namespace = metadata.get("name"), metadata.get("namespace")
+        is_text = True
         for key, value in (("name", name), ("namespace", namespace)):
             if value is not None and not isinstance(value, str):
-                source.refuse(("metadata", key), describe(value), "text", f'put it in quotes: "{describe(value)}"')
-                return None
+                source.refuse(("metadata", key), describe(value), *type_words("string_type", value))
+                is_text = False
+        if not is_text:
+            return None
         space = (namespace or "default") if is_namespaced else ""
         prefix = metadata.get("generateName")
         if not name and isinstance(prefix, str) and prefix:

@@ -57,7 +57,7 @@ def syntax_problem(error: yaml.MarkedYAMLError, content: bytes, file: str, numbe
         fix = TEMPLATE_FIX
     elif re.match(r" *\t", text):
         fix = "indent with spaces: this line starts with a tab"
-    elif re.match(r"(<{7}|={7}|>{7})", text):
+    elif re.search(r"^(<{7}|={7}|>{7})", f"{before}\n{text}", re.MULTILINE):
         fix = "resolve the merge conflict that git left in the file"
     else:
         fix = "look at this line and the one before it: indentation, a missing colon, an open quote or bracket"
