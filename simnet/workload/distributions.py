@@ -1,9 +1,10 @@
 """Whole numbers (packets, bytes, picoseconds) from a distribution, with exactly the mean that was asked for.
 
 A law is made once: the scale of the continuous distribution is solved such that the mean *after* clamping to
-the allowed range is the mean that was given. Two ways to whole numbers: `rounded_at_random` takes floor(x +
-v), v uniform in [0, 1), whose mean is x; `rounded_to_nearest` is for picoseconds, where half a unit does not
-matter. Modelled: independent numbers. Left out: correlation of sizes and gaps within a flow.
+the allowed range is the mean that was given. Two ways to whole numbers: `rounded_at_random` goes up with the
+probability of the fraction, which keeps the mean; `rounded_to_nearest` is for picoseconds, where half a unit
+does not matter.
+Modelled: independent numbers. Left out: correlation of sizes and gaps within a flow.
 Source: inverse transform throughout; E[min(X, c)] of each law by integration of its tail.
 """
 
@@ -124,11 +125,14 @@ def quantile(law: Law, uniform: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def rounded_at_random(value: NDArray[np.float64], uniform: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return floor(value + uniform).
+    """Return the whole number below the value, or the one above with the value's fraction as probability.
 
-    A neighbouring whole number whose mean, over uniform in [0, 1), is the value.
+    Its mean, over `uniform` in [0, 1), is the value; a whole number stays itself.
     """
-    return np.floor(value + uniform).astype(np.int64)
+    whole = np.floor(value)
+    fraction = value - whole  # exact, where floor(value + uniform) would round up next to a whole number
+    whole += uniform < fraction
+    return whole.astype(np.int64)
 
 
 def rounded_to_nearest(value: NDArray[np.float64]) -> NDArray[np.int64]:

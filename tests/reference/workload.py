@@ -89,7 +89,8 @@ def whole_number(law: Law, seed: int, purpose: str, flow: int, draw: int) -> int
     value = value_of(law, open_uniform(seed, purpose, flow, draw))
     if isinstance(law.distribution, Constant | Uniform | Empirical):
         return int(value)
-    return math.floor(value + uniform(seed, f"{purpose}/rounding", flow, draw))
+    whole = math.floor(value)
+    return whole + (uniform(seed, f"{purpose}/rounding", flow, draw) < value - whole)
 
 
 def exponential_ps(seed: int, purpose: str, flow: int, draw: int, mean_ps: float) -> int:
