@@ -1,0 +1,294 @@
+"""The shape of an experiment file and of a cluster file: every key, its type and its default.
+
+Kubernetes and Calico fields keep their own names and meaning. Unknown keys are errors. What a key means for the simulation
+is decided in `experiment.py`; here it is only read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from simnet.config.kubernetes_fields import refuse
+from simnet.config.quantities import (
+    Address,
+    ArrivalField,
+    BitRate,
+    Cidr,
+    Counts,
+    Duration,
+    Durations,
+    OneOrMore,
+    PositiveDuration,
+    Size,
+    Sizes,
+    Skew,
+)
+from simnet.model.workload import Constant
+
+
+class FileModel(BaseModel):
+    """A mapping of simnet's own files: camel case, exact types, no unknown keys."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=False
+    )
+
+
+def _count(low: int, high: int) -> BeforeValidator:
+    def check(value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise refuse(f"a whole number from {low} to {high}", f"for example {max(low, min(high, 4))}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise refuse("text", f'put it in quotes: "{value}"')
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+AsNumber = Annotated[int, _count(1, 4294967295)]
+
+
+class NodesModel(FileModel):
+    """`nodes:` in short: so many alike."""
+
+    count: Annotated[int, _count(1, 10000)]
+    cpus: Annotated[int, _count(1, 1024)] = 4
+    address: Text = "192.168.64.57/24"  # of the first node, with the subnet's length; the others count up
+    name: Text = "node"  # node-1, node-2, ...
+    zones: list[Text] = []  # given to the nodes in turn
+
+
+class NodeModel(FileModel):
+    """One entry of a list of nodes."""
+
+    name: Text
+    address: Address | None = None
+    addresses: list[Address] = []
+    labels: dict[str, str] = {}
+    zone: Text | None = None
+    cpus: Annotated[int, _count(1, 1024)] = 4
+    pod_cidrs: Annotated[list[Cidr], Field(alias="podCIDRs")] = []
+    as_number: AsNumber | None = None
+    switch: Text | None = None
+    iptables: Text | None = None
+
+
+class KubeProxyIPTablesModel(FileModel):
+    """`kubeProxy.iptables`."""
+
+    masquerade_bit: Annotated[int, _count(0, 31)] = 14
+    masquerade_all: bool = False
+    localhost_node_ports: bool = True
+    sync_period: Duration = 30_000_000_000_000
+    min_sync_period: Duration = 1_000_000_000_000
+
+
+class DetectLocalModel(FileModel):
+    """`kubeProxy.detectLocal`."""
+
+    bridge_interface: str = ""
+    interface_name_prefix: str = ""
+
+
+class KubeProxyHostModel(FileModel):
+    """`kubeProxy.host`, simnet's own: what kube-proxy finds on the host when it starts."""
+
+    nfacct_counters: list[Text] | None = None
+    random_fully: bool = True
+    conntrack_tcp_be_liberal: Annotated[bool, Field(alias="conntrackTCPBeLiberal")] = False
+
+
+class KubeProxyModel(FileModel):
+    """`kubeProxy:`, KubeProxyConfiguration's own names."""
+
+    api_version: str = ""
+    kind: str = ""
+    mode: Literal["iptables", ""] = "iptables"
+    cluster_cidr: Annotated[str | None, Field(alias="clusterCIDR")] = None  # None: the IP pools; "": no detector
+    detect_local_mode: Literal["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix", ""] = "ClusterCIDR"
+    detect_local: DetectLocalModel = DetectLocalModel()
+    node_port_addresses: list[Text] = []
+    iptables: KubeProxyIPTablesModel = KubeProxyIPTablesModel()
+    feature_gates: dict[str, bool] = {}
+    host: KubeProxyHostModel = KubeProxyHostModel()
+
+
+class CalicoModel(FileModel):
+    """`calico:`, Calico's own names where it has them."""
+
+    ip_pool: Cidr | None = None
+    ip_pools: list[Cidr] = []
+    block_size: Annotated[int, _count(20, 32)] = 26
+    as_number: AsNumber = 64512
+    wiring: Literal["S1", "S2", "S3", "S4", "S5"] = "S2"
+    nat_outgoing: bool = True
+    strict_affinity: bool = False
+    max_blocks_per_host: Annotated[int, _count(1, 100000)] = 20
+    service_cluster_ips: Annotated[list[Cidr], Field(alias="serviceClusterIPs")] = []
+    service_external_ips: Annotated[list[Cidr], Field(alias="serviceExternalIPs")] = []
+    service_load_balancer_ips: Annotated[list[Cidr], Field(alias="serviceLoadBalancerIPs")] = []
+    service_load_balancer_aggregation: Literal["Enabled", "Disabled"] = "Enabled"
+    num_allowed_local_as_numbers: Annotated[int, Field(alias="numAllowedLocalASNumbers"), _count(0, 10)] = 0
+    version: Text = "3.32"
+
+
+class LinkModel(FileModel):
+    """One kind of link."""
+
+    rate: BitRate = 10_000_000_000
+    delay: PositiveDuration = 5_000_000
+    queue: Size | None = None
+
+
+class VethModel(FileModel):
+    """The link between a node and a pod."""
+
+    rate: BitRate = 40_000_000_000
+    delay: PositiveDuration = 1_000_000
+
+
+class SpineLinkModel(FileModel):
+    """Links between leaves and spines."""
+
+    rate: BitRate = 40_000_000_000
+    delay: PositiveDuration = 5_000_000
+    queue: Size | None = None
+
+
+class EcmpModel(FileModel):
+    """`fabric.ecmp`."""
+
+    hash: Literal["l3", "l4", "symmetric"] = "l4"
+    width: Annotated[int, _count(1, 1024)] = 16
+    choice: Literal["modulo", "hash-threshold"] = "modulo"
+
+
+class FabricModel(FileModel):
+    """`fabric:`: one switch, or leaves and spines."""
+
+    mode: Literal["routed", "bridged"] = "routed"
+    switches: Annotated[int, _count(1, 1)] = 1
+    leaves: Annotated[int, _count(0, 1000)] = 0
+    spines: Annotated[int, _count(0, 1000)] = 0
+    link: LinkModel = LinkModel()
+    client_link: LinkModel = LinkModel()
+    spine_link: SpineLinkModel = SpineLinkModel()
+    veth: VethModel = VethModel()
+    ecmp: EcmpModel = EcmpModel()
+    switch_as_number: AsNumber = 65001
+    router_addresses: list[Address] = []
+
+
+Placement = Literal["spread", "packed", "random"] | dict[str, dict[str, Annotated[int, _count(0, 100000)]]]
+
+
+class ClusterModel(FileModel):
+    """`cluster:`, or a cluster file."""
+
+    objects: Annotated[list[Any], OneOrMore] = []
+    nodes: Any = None  # NodesModel, or a list of NodeModel; read apart so that messages name the right one
+    kube_proxy: KubeProxyModel = KubeProxyModel()
+    calico: CalicoModel = CalicoModel()
+    fabric: FabricModel = FabricModel()
+    placement: Any = "spread"
+    pods_per_node: Annotated[int, _count(1, 100000)] = 110
+    replicas: Annotated[int, _count(0, 1000000)] | None = None
+    external_traffic_policy: Literal["Cluster", "Local"] | None = None
+    internal_traffic_policy: Literal["Cluster", "Local"] | None = None
+    session_affinity: Literal["None", "ClientIP"] | None = None
+    service_cidr: Annotated[list[Cidr], OneOrMore, Field(alias="serviceCIDR")] = ["10.96.0.0/12"]
+    node_port_range: Text = "30000-32767"
+    load_balancer_pool: Cidr | None = None
+
+
+class ClientsModel(FileModel):
+    """`workload.clients:`."""
+
+    count: Annotated[int, _count(1, 1000000)] = 1
+    from_: Annotated[list[Text], OneOrMore, Field(alias="from")] = ["198.51.100.0/24"]
+    skew: Skew = None
+
+
+class FlowsModel(FileModel):
+    """`workload.flows:`."""
+
+    arrivals: ArrivalField
+    packets: Counts = Constant(1)
+    packet_size: Sizes = Constant(1000)
+    gap: Durations = Constant(1_000_000_000)
+    reply_size: Sizes = Constant(1000)
+    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+
+
+class WorkloadModel(FileModel):
+    """`workload:`."""
+
+    clients: ClientsModel = ClientsModel()
+    flows: FlowsModel
+
+
+class VariantModel(FileModel):
+    """One entry of `variants:`."""
+
+    entry: Literal["ExternalIP", "LoadBalancerIP", "NodePort", "ClusterIP", "Pod"]
+    service: Text
+    port: Any = None
+    node_choice: Literal["random", "round-robin", "per-client", "fixed"] | None = None
+    address_choice: Literal["random", "round-robin", "per-client", "fixed"] | None = None
+    node: Text | None = None
+    address: Address | None = None
+    clients: ClientsModel | None = None
+
+
+class RunModel(FileModel):
+    """`run:`."""
+
+    duration: PositiveDuration
+    warmup: Duration = 0
+    repeat: Annotated[int, _count(1, 10000)] = 1
+    seed: Annotated[int, _count(0, 2**63 - 1)] = 1
+    statistic_mode: Literal["random", "nth"] = "random"
+    recent_limit: Annotated[int, _count(1, 1000000)] | Literal["unlimited"] = 100
+
+
+class ExpectModel(FileModel):
+    """One line of `expect:`."""
+
+    metric: Text
+    equals: Any = None
+    at_least: float | int | None = None
+    at_most: float | int | None = None
+    tolerance: Any = "4sigma"
+    variant: Text | None = None
+
+
+class ExperimentModel(FileModel):
+    """An experiment file."""
+
+    schema_: Annotated[Literal["simnet/v1"], Field(alias="schema")] = "simnet/v1"
+    name: Text
+    question: str = ""
+    kubernetes: Text = "1.33"
+    cluster: ClusterModel
+    workload: WorkloadModel
+    variants: dict[str, VariantModel]
+    sweep: dict[str, list[Any]] = {}
+    run: RunModel
+    record: Literal["packets", "flows", "summary"] = "flows"
+    events: list[Any] = []
+    expect: list[ExpectModel] = []
+
+
+class ClusterFileModel(ClusterModel):
+    """A cluster file: what stands under `cluster:` of an experiment, on its own."""
+
+    schema_: Annotated[Literal["simnet/v1"], Field(alias="schema")] = "simnet/v1"
+    kubernetes: Text = "1.33"
