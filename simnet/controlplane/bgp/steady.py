@@ -73,9 +73,12 @@ def steady_fibs(
     return fibs
 
 
-def speaker_as_numbers(nodes: Sequence[ClusterNode], wiring: Wiring) -> dict[str, int]:
-    """Return each node's AS: its own number; under S5, where numbers repeat, counted up from the first."""
+def speaker_as_numbers(nodes: Sequence[ClusterNode], fabric: Fabric, wiring: Wiring) -> dict[str, int]:
+    """Return each node's AS: its own number; under S4 its switch's; under S5, where numbers repeat, counted up from the first."""
     numbers = [node.as_number for node in nodes]
+    if wiring is Wiring.S4:
+        topology, of_device = Topology(fabric), {device.name: device.as_number for device in fabric.devices}
+        return {node.name: of_device.get(topology.switch_of(node.name)) or node.as_number for node in nodes}
     if wiring is Wiring.S5 and len(set(numbers)) < len(numbers):
         return {node.name: numbers[0] + i for i, node in enumerate(nodes)}
     return dict(zip((node.name for node in nodes), numbers, strict=True))
@@ -121,7 +124,7 @@ class _Plan:
         self.calico, self.settings = calico, settings
         self.topology = Topology(fabric)
         self.nodes = {node.name: node for node in nodes}
-        self.as_number = speaker_as_numbers(nodes, calico.wiring)
+        self.as_number = speaker_as_numbers(nodes, fabric, calico.wiring)
         self.told = service_advertisements(services, nodes, calico)
         self.origins = origins_of(nodes, blocks, self.told, calico)
         self.pods_on: dict[str, list[Route]] = {}
@@ -200,8 +203,8 @@ class _Plan:
         else:
             hop = topology.on_link(name, owner, family) or topology.gateway(name, family)
             internal = same_as
-            via = f"reflected by {topology.switch_of(name)}" if wiring is Wiring.S4 else "from the node mesh"
-            why = f"{origin.why}; {via}, next hop {owner}"
+            via = f"reflected by {topology.switch_of(name)}" if wiring is Wiring.S4 else f"from the node mesh, next hop {owner}"
+            why = f"{origin.why}; {via}"
         if hop is None:
             return None  # the next hop cannot be resolved
         metric = (_METRIC_IBGP if internal else _METRIC_EBGP) if calico.has_route_metrics else None

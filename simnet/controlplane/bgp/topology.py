@@ -147,6 +147,30 @@ class Topology:
         address = _of_family(self._devices[node].addresses, family)
         return int(ipaddress.ip_address(address)) if address else 0
 
+    def reaches_directly(self, device: str, address: str) -> bool:
+        """Whether an address is held by another device on one of the device's segments."""
+        return any(
+            address in self._addresses_in[segment.name] and self._addresses_in[segment.name][address].device != device
+            for _, segment in self._at[device]
+        )
+
+    def addresses_beside(self, device: str) -> frozenset[str]:
+        """All addresses on the bridged segments of a device; without a bridge nobody but the peer is beside it."""
+        bridged = [segment.name for _, segment in self._at[device] if segment.bridge is not None]
+        return frozenset(address for name in bridged for address in self._addresses_in[name])
+
+    def switch_links(self, family: int) -> Iterator[tuple[str, str, str, str]]:
+        """(switch, neighbour, own address, its address) of every wire between switches, from both ends."""
+        for here, neighbours in self._neighbours.items():
+            for there, hop_family, hop in neighbours:
+                if hop_family == family and hop.gateway is not None:
+                    back = next(
+                        other.gateway
+                        for name, other_family, other in self._neighbours[there]
+                        if name == here and other_family == family
+                    )
+                    yield here, there, back or "", hop.gateway
+
     def toward(self, switch: str, targets: tuple[str, ...], family: int) -> tuple[NextHop, ...]:
         """All next hops of a switch on shortest paths to any of the target switches, in order of the wires."""
         key = (switch, targets, family)

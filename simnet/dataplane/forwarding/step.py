@@ -89,13 +89,14 @@ def actions(
     destination_port: NDArray[np.int32],
     protocol: NDArray[np.uint8],
     ecmp_seed: int,
-) -> NDArray[np.int32]:
-    """Return the action of each packet, ECMP groups resolved: int32[n]. `step` gathers the columns of it."""
+) -> NDArray[np.intp]:
+    """Return the action of each packet, ECMP groups resolved: intp[n]. `step` gathers the columns of it."""
     classes = tables.lookup.shape[1]
     cell = device.astype(np.int64)
     cell *= classes
     cell += tables.address_class.take(destination)
-    action = tables.lookup.reshape(-1).take(cell)
+    # numpy gathers by machine words; converted once here, not once a column
+    action: NDArray[np.intp] = tables.lookup.reshape(-1).take(cell).astype(np.intp)
     if tables.has_groups:
         grouped = np.flatnonzero(tables.group_size.take(action))
         if grouped.size:

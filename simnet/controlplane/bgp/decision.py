@@ -1,0 +1,65 @@
+"""Which of a speaker's paths to a prefix it uses.
+
+Source: projectcalico/bird (1.6), nest/rt-table.c rte_better and proto/bgp/attrs.c bgp_rte_better, bgp_rte_mergable; RFC 4271, 9.1.2.2.
+Left out: stale paths of a graceful restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from simnet.controlplane.bgp.path import Learned, Path, Speaker
+
+IgpMetric = Callable[[str], int | None]  # of a next hop; None: it cannot be resolved
+
+
+def select_paths(speaker: Speaker, paths: Sequence[Path], igp_metric: IgpMetric) -> tuple[Path, ...]:
+    """Return the best path and, after it, those that may be merged with it into one ECMP route.
+
+    A path of the speaker's own (a static route) beats whatever BGP brings. Empty if no next hop can be resolved.
+    """
+    local = [path for path in paths if path.learned is Learned.LOCAL]
+    if local:
+        return (local[0],)
+    usable = [path for path in paths if igp_metric(path.next_hop) is not None]
+    if not usable:
+        return ()
+    ordered = sorted(usable, key=lambda path: (*_merge_key(path, igp_metric), *_tie_key(path)))
+    best = _without_worse_med(ordered)[0]
+    merged = [best]
+    for path in ordered:
+        same = _merge_key(path, igp_metric) == _merge_key(best, igp_metric) and _med(path, best) == _med(best, best)
+        if path is not best and same and (speaker.multipath_relax or path.as_path == best.as_path):
+            merged.append(path)
+    return tuple(merged[: speaker.ecmp_width])
+
+
+def _merge_key(path: Path, igp_metric: IgpMetric) -> tuple[int, ...]:
+    """What merged paths have in common, most important first; smaller is better."""
+    metric = igp_metric(path.next_hop)
+    assert metric is not None  # only usable paths are compared
+    local_pref = 100 if path.local_pref is None else path.local_pref
+    return -local_pref, len(path.as_path), path.origin, int(path.learned is Learned.INTERNAL), metric
+
+
+def _tie_key(path: Path) -> tuple[int, ...]:
+    """Ties: router id (ORIGINATOR_ID before it), CLUSTER_LIST length, address of the peer."""
+    identifier = path.peer_router_id if path.originator_id is None else path.originator_id
+    return identifier, len(path.cluster_list), path.peer_address
+
+
+def _med(path: Path, other: Path) -> int:
+    """MED where both come from one neighbour AS, else 0: it compares nothing else."""
+    return (path.med or 0) if path.as_path[:1] == other.as_path[:1] else (other.med or 0)
+
+
+def _without_worse_med(ordered: Sequence[Path]) -> list[Path]:
+    """The paths that no path of the same neighbour AS, LOCAL_PREF, length and origin beats by MED, order kept."""
+
+    def group(path: Path) -> tuple[object, ...]:
+        return path.local_pref, len(path.as_path), path.origin, path.as_path[:1]
+
+    lowest: dict[tuple[object, ...], int] = {}
+    for path in ordered:
+        lowest[group(path)] = min(path.med or 0, lowest.get(group(path), path.med or 0))
+    return [path for path in ordered if (path.med or 0) == lowest[group(path)]]

@@ -1,0 +1,110 @@
+"""A routing decision for one packet, slow and plain: look at every route, keep the longest prefix, then find who answers."""
+
+import hashlib
+import ipaddress
+
+from simnet.model.fabric import DeviceKind
+from simnet.model.fib import RouteKind
+
+WORD = 2**64
+
+
+def decide(fabric, fibs, device, source, destination, source_port, destination_port, protocol, seed, choice="modulo"):
+    """Return (kind, next place's name, wires, interface): what the device does with this packet.
+
+    Wires are link directions; kind is one of local, forward, blackhole, unreachable, no route, no neighbour.
+    """
+    held = next(each for each in fabric.devices if each.name == device)
+    address = ipaddress.ip_address(destination)
+    if destination in held.addresses or address.is_loopback:
+        return "local", None, (), None
+    matching = [route for route in fibs[device].routes if address in route.prefix]
+    if not matching:
+        return "no route", None, (), None
+    route = max(matching, key=lambda route: route.prefix.prefixlen)
+    if route.kind is not RouteKind.VIA and route.kind is not RouteKind.DIRECT:
+        return route.kind.value, None, (), None
+    hop = route.next_hops[0]
+    if len(route.next_hops) > 1:
+        five = (source, destination, source_port, destination_port, protocol)
+        number = flow_hash(fabric, held, *five, seed)
+        hop = route.next_hops[choose(held, number, len(route.next_hops), choice)]
+    answers = hop.gateway or destination
+    for pod in fabric.pods:
+        if pod.node == device and pod.interface == hop.interface and answers in pod.addresses:
+            return "forward", pod.pod, (direction(fabric, pod.link, device),), hop.interface
+    for segment in fabric.segments:
+        for mine in segment.attachments:
+            if mine.device == device and mine.interface == hop.interface:
+                for other in segment.attachments:
+                    if answers in other.addresses:
+                        wires = []
+                        if mine.link is not None:
+                            wires.append(direction(fabric, mine.link, device))
+                        if segment.bridge is not None and other.link is not None:
+                            wires.append(direction(fabric, other.link, segment.bridge))
+                        return "forward", other.device, tuple(wires), hop.interface
+    return "no neighbour", None, (), None
+
+
+def direction(fabric, link, sender):
+    return 2 * link if fabric.links[link].a == sender else 2 * link + 1
+
+
+def walk(fabric, fibs, start, source, destination, *, most=64, seed=0, ports=(4000, 80), protocol=17):
+    """Return (places visited, wires crossed, how it ended) of a packet that no box rewrites."""
+    pods = {pod.pod: pod for pod in fabric.pods}
+    place, places, wires = start, [start], []
+    if place in pods:
+        wires.append(direction(fabric, pods[place].link, place))
+        place = pods[place].node
+        places.append(place)
+    for _ in range(most):
+        kind, following, crossed, _ = decide(fabric, fibs, place, source, destination, *ports, protocol, seed)
+        if kind != "forward":
+            return places, wires, kind
+        wires.extend(crossed)
+        places.append(following)
+        if following in pods:
+            return places, wires, "local"
+        place = following
+    return places, wires, "ttl exceeded"
+
+
+def l3_hops(fabric, places):
+    """How many boxes forwarded: nodes and switches between the two ends."""
+    routers = {device.name for device in fabric.devices if device.kind is not DeviceKind.CLIENTS}
+    return sum(place in routers for place in places[1:-1])
+
+
+def mix(value):
+    """The splitmix64 finaliser on one integer."""
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 % WORD
+    value = (value ^ value >> 27) * 0x94D049BB133111EB % WORD
+    return value ^ value >> 31
+
+
+def address_hash(address):
+    number = int(ipaddress.ip_address(address))
+    return mix(mix(number >> 64) ^ number % WORD)
+
+
+def flow_hash(fabric, device, source, destination, source_port, destination_port, protocol, seed):
+    policy = fabric.ecmp_hash if device.kind is DeviceKind.SWITCH else "l3"
+    ends = [address_hash(source), address_hash(destination)]
+    if policy != "l3":
+        ends[0] = (ends[0] + (source_port + 1) * 0xD1B54A32D192ED03) % WORD
+        ends[1] = (ends[1] + (destination_port + 1) * 0xD1B54A32D192ED03) % WORD
+    if policy == "symmetric":
+        ends.sort()
+    number = (mix(ends[0]) + ends[1]) % WORD
+    if policy != "l3":
+        number = (number + protocol * 0x9E3779B97F4A7C15) % WORD
+    name = hashlib.blake2b(device.name.encode(), digest_size=8, person=b"simnet").digest()
+    return mix(number ^ mix(int.from_bytes(name, "little") ^ seed % WORD))
+
+
+def choose(device, number, size, choice):
+    if device.kind is not DeviceKind.SWITCH or choice == "hash-threshold":
+        return (number >> 32) * size >> 32
+    return (number >> 32) % size
