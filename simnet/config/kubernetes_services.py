@@ -137,11 +137,11 @@ def read_service(source: Source, namespace: str, name: str) -> Service | None:
     _check_ports(source, ports, spec.type)
     cluster_ips = tuple(ip for ip in spec.cluster_ips if ip)
     if spec.cluster_ip and cluster_ips and cluster_ips[0] != spec.cluster_ip:
-        source.refuse(
+        source.warn(
             ("spec", "clusterIPs", 0),
             describe(cluster_ips[0]),
             f"the same as clusterIP, {spec.cluster_ip!r}",
-            "make the two agree, or leave one out",
+            "make the two agree; kube-proxy goes by clusterIPs",
         )
     return Service(
         namespace=namespace,
