@@ -136,11 +136,12 @@ def _cidr(text: str) -> str:
     try:
         return parse_cidr(text)
     except ValueError:
-        fix = f"did you mean {text}/{128 if ':' in text else 32}?" if _is_ip(text) else "for example 192.168.0.0/16"
+        fix = f"did you mean {text}/{128 if ':' in text else 32}?" if is_ip(text) else "for example 192.168.0.0/16"
         raise refuse("a network in CIDR notation", fix) from None
 
 
-def _is_ip(text: str) -> bool:
+def is_ip(text: str) -> bool:
+    """Whether kube-proxy would read the text as an address."""
     try:
         parse_ip(text)
     except ValueError:

@@ -25,6 +25,7 @@ from simnet.config.kubernetes_fields import (
     TextMap,
     Whole,
     family_of,
+    is_ip,
     pairs,
     parse_ip,
     refuse,
@@ -280,7 +281,8 @@ class _EndpointSlice(ApiObject):
 def read_endpoint_slice(source: Source, namespace: str, name: str) -> EndpointSlice | None:
     """Return the EndpointSlice, or report what is wrong with it and return None."""
     checked = source.read(_EndpointSlice)
-    if checked is None:
+    has_good_addresses = _check_addresses(source)
+    if checked is None or not has_good_addresses:
         return None
     address_type: str | None = checked.address_type
     if address_type is None or address_type == "IP":
@@ -298,35 +300,43 @@ def read_endpoint_slice(source: Source, namespace: str, name: str) -> EndpointSl
         name=name,
         service_name=labels.get(SERVICE_NAME_LABEL, ""),
         address_type=address_type,
-        endpoints=tuple(_endpoint(source, index, one, address_type) for index, one in enumerate(checked.endpoints)),
+        endpoints=tuple(_endpoint(one) for one in checked.endpoints),
         ports=tuple(port.model() for port in checked.ports),
         labels=pairs(labels),
         position=source.position,
     )
 
 
-def _endpoint(source: Source, index: int, checked: _Endpoint, address_type: str) -> Endpoint:
-    addresses: list[str] = []
-    for number, text in enumerate(checked.addresses):
-        if address_type == "FQDN":
-            addresses.append(text)
-        if address_type == "FQDN" or HIDDEN in text:
-            continue
-        try:
-            address = parse_ip(text)
-        except ValueError:
-            address = ""
-        if not address or family_of(address) != address_type:
+def _check_addresses(source: Source) -> bool:
+    """Report addresses that are none of the slice's family; on the raw data, so that other mistakes hide none."""
+    family, endpoints = source.data.get("addressType"), source.data.get("endpoints")
+    is_good = True
+    if family == "FQDN" or not isinstance(endpoints, list):
+        return is_good
+    if family not in ("IPv4", "IPv6"):
+        family = None
+    for index, endpoint in enumerate(endpoints):
+        addresses = endpoint.get("addresses") if isinstance(endpoint, dict) else None
+        for number, text in enumerate(addresses if isinstance(addresses, list) else []):
+            if not isinstance(text, str) or HIDDEN in text:
+                continue
+            if is_ip(text) and family in (None, family_of(parse_ip(text))):
+                continue
+            is_good = False
             source.refuse(
                 ("endpoints", index, "addresses", number),
                 describe(text),
-                f"an {address_type} address",
-                f"write an {address_type} address, or change addressType",
+                f"an {family or 'IP'} address",
+                f"write an {family or 'IP'} address, or change addressType",
             )
-        addresses.append(address)
+    return is_good
+
+
+def _endpoint(checked: _Endpoint) -> Endpoint:
+    addresses = tuple(parse_ip(text) if is_ip(text) else text for text in checked.addresses if HIDDEN not in text)
     hints, conditions = checked.hints, checked.conditions
     return Endpoint(
-        addresses=tuple(addresses),
+        addresses=addresses,
         conditions=EndpointConditions(conditions.ready, conditions.serving, conditions.terminating),
         hostname=checked.hostname,
         node_name=checked.node_name or checked.topology.get(HOSTNAME_LABEL),
