@@ -165,7 +165,7 @@ def node_ports_jumps(
         return tuple(Rule((comment, DestinationAddress(host_network(address))), jump) for address in addresses)
     matches: tuple[Match, ...] = (comment, AddressTypeMatch(destination_type="LOCAL"))
     if family is Family.IPV6:
-        matches += (DestinationAddress(LOOPBACK_IPV6, negated=True),)
+        matches += (DestinationAddress(LOOPBACK_IPV6, negated=True, text=str(LOOPBACK_IPV6)),)
     elif not localhost_node_ports:
         matches += (DestinationAddress(LOOPBACK_IPV4, negated=True),)
     return (Rule(matches, jump),)

@@ -98,8 +98,8 @@ def _match(given: Match) -> tuple[str, ...]:
             return ("-m", module)
         case ProtocolMatch(_, text):
             return ("-p", text)
-        case DestinationAddress(network, negated):
-            return (*_not(negated), "-d", _network(network))
+        case DestinationAddress(network, negated, text):
+            return (*_not(negated), "-d", text or _network(network))
         case SourceAddress(network, negated, text):
             return (*_not(negated), "-s", text or _network(network))
         case InInterface(name, negated):

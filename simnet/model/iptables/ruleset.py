@@ -51,6 +51,7 @@ class DestinationAddress:
 
     network: IPNetwork
     negated: bool = False
+    text: str = field(default="", compare=False)  # as for SourceAddress
 
 
 @dataclass(frozen=True, slots=True)
