@@ -55,9 +55,7 @@ def bits_of_keys(key: NDArray[np.uint64], draw: NDArray[np.uint64] | int) -> NDA
     return mixed
 
 
-def bits(
-    seed: int, purpose: str, flow: NDArray[np.uint64], draw: NDArray[np.uint64] | int = 0
-) -> NDArray[np.uint64]:
+def bits(seed: int, purpose: str, flow: NDArray[np.uint64], draw: NDArray[np.uint64] | int = 0) -> NDArray[np.uint64]:
     """Return 64 random bits per (flow, draw) for one purpose.
 
     Parameters

@@ -70,9 +70,7 @@ def test_power_is_as_close_as_its_description_says(base, exponent):
 
 
 def test_power_of_zero_and_to_the_zero():
-    np.testing.assert_array_equal(
-        exact_math.power([0.0, 0.0, 5.0, 0.0], [0.0, 2.0, 0.0, -1.0]), [1, 0, 1, np.inf]
-    )
+    np.testing.assert_array_equal(exact_math.power([0.0, 0.0, 5.0, 0.0], [0.0, 2.0, 0.0, -1.0]), [1, 0, 1, np.inf])
 
 
 @given(st.floats(1e-300, 1.0, exclude_max=True))
@@ -141,7 +139,5 @@ def test_the_digest_test_would_see_the_difference_that_numpy_itself_makes():
     features = vector_features_found()
     if not {"X86_V4", "AVX512_SKX"} & set(features):
         pytest.skip("numpy's log has one implementation on this machine")
-    own_log = (
-        "import hashlib, numpy as np; print(hashlib.sha256(np.log(np.arange(1, 200_000) / 7)).hexdigest())"
-    )
+    own_log = "import hashlib, numpy as np; print(hashlib.sha256(np.log(np.arange(1, 200_000) / 7)).hexdigest())"
     assert printed_by(own_log, without_features=[]) != printed_by(own_log, without_features=features)

@@ -31,9 +31,7 @@ def test_the_finaliser_gives_the_numbers_that_splitmix64_is_known_for():
 def test_bits_agree_with_integers_mixed_one_by_one(seed, purpose, pairs):
     flow, draw = (np.array(column, np.uint64) for column in zip(*pairs, strict=True))
     key = int(random_streams.stream_key(seed, purpose))
-    expected = [
-        mixed_one_by_one((mixed_one_by_one(key ^ f) + d * 0x9E3779B97F4A7C15) & MASK) for f, d in pairs
-    ]
+    expected = [mixed_one_by_one((mixed_one_by_one(key ^ f) + d * 0x9E3779B97F4A7C15) & MASK) for f, d in pairs]
     assert random_streams.bits(seed, purpose, flow, draw).tolist() == expected
     keys = random_streams.flow_keys(seed, purpose, flow)
     assert random_streams.bits_of_keys(keys, draw).tolist() == expected

@@ -42,7 +42,7 @@ PACKET_SIZE = "workload/packet-size"
 REPLY_SIZE = "workload/reply-size"
 GAP = "workload/gap"
 
-_PACKET_BLOCK = 1 << 14  # packets worked on at a time
+_PACKET_BLOCK = 1 << 15  # packets worked on at a time
 _LONGEST_FLOW_PS = 2**62
 
 

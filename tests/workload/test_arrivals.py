@@ -77,6 +77,21 @@ def test_bursts_without_silence_are_poisson():
     np.testing.assert_array_equal(starts(OnOff(5_000.0, 3 * MS, 0)), starts(Poisson(5_000.0)))
 
 
+def test_a_flow_at_the_very_end_of_a_burst_starts_after_the_silence():
+    first_ps = int(starts(Poisson(100.0), limit=1)[0])
+    arrivals = OnOff(100.0, first_ps, 5 * MS, PeriodKind.CONSTANT)
+    assert starts(arrivals, limit=1).tolist() == [first_ps + 5 * MS]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_rarest_flows_never_leave_the_clock(seed):
+    # Mean gap 10**17 ps, end of the clock 46 means: sums of more than 92 means would not fit int64.
+    start_ps = starts(Poisson(1e-5), seed=seed, until_ps=2**62)
+    assert abs(start_ps.size - 46.1) < 4 * np.sqrt(46.1)
+    assert (np.diff(start_ps, prepend=0) > 0).all()
+    assert start_ps[-1] < 2**62
+
+
 def test_a_window_ends_before_the_flow_at_its_end():
     trace = Trace(np.array([0, 5, 5, 9], np.int64))
     first, state = arrival_times(trace, 1, ArrivalState(), until_ps=5, limit=10)
