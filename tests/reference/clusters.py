@@ -1,5 +1,6 @@
 """Small random clusters for tests of routes: hypothesis strategies."""
 
+import ipaddress
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
@@ -45,13 +46,13 @@ def routed_clusters(draw, *, wirings=tuple(Wiring), dual_stack=None, most_nodes=
     nodes = []
     for i in range(draw(st.integers(1, most_nodes))):
         subnet = i % leaves if leaves else 0  # one a leaf, so that bridged leaves are possible
-        addresses = (f"10.0.{subnet}.{i + 11}", *((f"fd00:0:0:{subnet}::{i + 11:x}",) if dual else ()))
+        addresses = (f"10.0.{subnet}.{i + 11}", *((str(ipaddress.ip_address(f"fd00:0:0:{subnet}::{i + 11:x}")),) if dual else ()))
         nodes.append(ClusterNode(f"n{i}", addresses, {}, as_number=64512 + (i if own_as else 0)))
     calico = CalicoSettings(
         ip_pools=("192.168.0.0/24", *(("fd10::/118",) if dual else ())),
         block_size=draw(st.sampled_from([26, 29, 30])),
         block_size_ipv6=124,
-        max_blocks_per_host=draw(st.integers(1, 3)),
+        max_blocks_per_host=draw(st.integers(2, 3)),
         wiring=draw(st.sampled_from(wirings)),
         service_external_ips=("203.0.113.0/24", "203.0.114.7/32"),
         num_allowed_local_as_numbers=draw(st.integers(0, 1)),

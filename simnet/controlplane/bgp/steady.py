@@ -146,7 +146,7 @@ class _Plan:
         self._learned: dict[tuple[object, ...], Route] = {}
         self._blackholes: dict[IPNetwork, Route] = {}
         self._remote: dict[tuple[object, ...], list[tuple[str, Route]]] = {}  # by AS and role
-        self._tellers_of: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._tellers_of: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {}
 
     # --- nodes
 
@@ -239,38 +239,37 @@ class _Plan:
                     routes.append(self._share(prefix, hops, None, f"connected at {owner}, eBGP between switches"))
         return routes
 
-    def _switch_why(self, origin: Origin, tellers: tuple[str, ...]) -> str:
-        if len(tellers) > len(origin.nodes):
-            return f"{origin.why}; told again by every node of its AS, which has it from the mesh (no export filter)"
+    def _switch_why(self, origin: Origin, tellers: tuple[tuple[str, ...], ...]) -> str:
+        if sum(len(tier) for tier in tellers) > len(origin.nodes):
+            return f"{origin.why}; told again by every node, which has it from the mesh (no export filter)"
         return origin.why
 
-    def _tellers(self, origin: Origin) -> tuple[str, ...]:
-        """The nodes that tell their switch of the prefix, each with itself as next hop."""
+    def _tellers(self, origin: Origin) -> tuple[tuple[str, ...], ...]:
+        """The nodes that tell their switch of the prefix, each with itself as next hop, by length of the AS path: 1, 2."""
         if self.calico.wiring is not Wiring.S3:
-            return origin.nodes
-        found = self._tellers_of.get(origin.nodes)
-        if found is None:
+            return (origin.nodes,)
+        if origin.nodes not in self._tellers_of:
             ases = {self.as_number[node] for node in origin.nodes}
-            # copies of another AS's path are longer by one AS and lose to the owner's
-            found = tuple(name for name in self.nodes if self.as_number[name] in ases)
-            found = found if len(found) > len(origin.nodes) else origin.nodes
-            self._tellers_of[origin.nodes] = found
-        return found
+            same = tuple(name for name in self.nodes if self.as_number[name] in ases)
+            others = tuple(name for name in self.nodes if self.as_number[name] not in ases)
+            self._tellers_of[origin.nodes] = (same, others)
+        return self._tellers_of[origin.nodes]
 
-    def _switch_hops(self, name: str, tellers: tuple[str, ...], family: int) -> tuple[NextHop, ...]:
+    def _switch_hops(self, name: str, tellers: tuple[tuple[str, ...], ...], family: int) -> tuple[NextHop, ...]:
         """Next hops: the tellers on this switch, else the switches toward them; best first, at most the ECMP width."""
         topology = self.topology
         here = topology.nodes_at(name)
-        local = [node for node in tellers if node in here]
-        if local:
-            local = [node for node in local if topology.node_hop(name, node, family) is not None]
-            local.sort(key=lambda node: topology.router_id(node, family))  # lowest router id first
-            if local and not self.settings.multipath_relax:
-                local = [node for node in local if self.as_number[node] == self.as_number[local[0]]]
-            hops = (topology.node_hop(name, node, family) for node in local[: self.settings.ecmp_width])
-            return tuple(hop for hop in hops if hop is not None)
-        leaves = tuple(dict.fromkeys(topology.switch_of(node) for node in tellers))
+        for tier in tellers:  # a path through another leaf is longer than any told by a node of this one
+            local = [node for node in tier if node in here and topology.on_link(name, node, family) is not None]
+            if local:
+                local.sort(key=lambda node: topology.router_id(node, family))  # lowest router id first
+                if not self.settings.multipath_relax:
+                    local = [node for node in local if self.as_number[node] == self.as_number[local[0]]]
+                hops = (topology.on_link(name, node, family) for node in local[: self.settings.ecmp_width])
+                return tuple(hop for hop in hops if hop is not None)
         width = self.settings.ecmp_width if self.settings.multipath_relax else 1  # every switch has its own AS
+        nearest = next((tier for tier in tellers if tier), ())
+        leaves = tuple(dict.fromkeys(topology.switch_of(node) for node in nearest))
         return topology.toward(name, leaves, family)[:width]
 
     # --- clients and order

@@ -133,10 +133,6 @@ class Topology:
                 return NextHop(end.interface, primary)
         return None
 
-    def node_hop(self, switch: str, node: str, family: int) -> NextHop | None:
-        """How a switch reaches a node of its own."""
-        return self.on_link(switch, node, family)
-
     def role_of(self, node: str) -> tuple[object, ...]:
         """What a node's next hops depend on: equal for nodes that hold the same routes to third parties."""
         bridged = tuple(segment.name for _, segment in self._at[node] if segment.bridge is not None)

@@ -46,6 +46,7 @@ def assign_blocks(
     around them that nobody holds goes to the node with most of its pods (the first by name of several).
     Raises InputError with every pod that cannot be addressed.
     """
+    blocks = tuple(blocks)
     ipam = Ipam(settings)
     for block in blocks:
         ipam.affine(ipaddress.ip_network(block.cidr), block.node)
