@@ -308,3 +308,33 @@ def test_pods_are_ready_by_their_condition_else_by_their_phase(tmp_path):
         ("done", False, False, ("10.0.0.1",)),
         ("leaving", True, True, ("10.0.0.2",)),
     ]
+
+
+def test_a_workload_keeps_the_ports_of_containers_that_stay(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: web}\nspec:\n  template:\n"
+        "    metadata: {labels: {app: web}}\n    spec:\n      hostNetwork: true\n      containers:\n"
+        "      - {ports: [{name: http, containerPort: 80, hostPort: 8080}], readinessProbe: {tcpSocket: {port: 80}}}\n"
+        "      initContainers:\n      - {ports: [{containerPort: 1}]}\n"
+        "      - {ports: [{containerPort: 2, protocol: UDP}], restartPolicy: Always}\n"
+    )
+    (workload,) = load_objects([tmp_path]).workloads
+    ports = [(port.name, port.container_port, port.protocol, port.host_port) for port in workload.container_ports]
+    assert ports == [("http", 80, "TCP", 8080), ("", 2, "UDP", 0)]
+    assert (workload.replicas, workload.host_network, workload.has_readiness_probe) == (None, True, True)
+    assert workload.selector == workload.pod_labels == (("app", "web"),)
+
+
+def test_an_endpoint_keeps_its_node_zone_hints_and_target(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a}\naddressType: IPv4\nendpoints:\n"
+        "- {addresses: [10.0.0.1], nodeName: n, zone: z, hints: {forZones: [{name: z1}], forNodes: [{name: n1}]},\n"
+        "   targetRef: {kind: Pod, name: p, namespace: q}, conditions: {serving: true, terminating: false}}\n"
+        "- {addresses: [10.0.0.2], topology: {kubernetes.io/hostname: old}}\n"
+    )
+    first, second = load_objects([tmp_path]).endpoint_slices[0].endpoints
+    assert (first.node_name, first.zone, first.hints_for_zones, first.hints_for_nodes) == ("n", "z", ("z1",), ("n1",))
+    assert first.target_ref is not None
+    assert (first.target_ref.kind, first.target_ref.name, first.target_ref.namespace) == ("Pod", "p", "q")
+    assert (first.conditions.ready, first.conditions.serving, first.conditions.terminating) == (None, True, False)
+    assert (second.node_name, second.hints_for_zones, second.target_ref) == ("old", None, None)
