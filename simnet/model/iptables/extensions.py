@@ -19,7 +19,7 @@ PROTOCOL_NUMBERS: Mapping[str, int] = {
     "pim": 103, "vrrp": 112, "l2tp": 115, "sctp": 132, "udplite": 136,
 }  # fmt: skip
 PROTOCOL_NAMES: Mapping[int, str] = {
-    number: name for name, number in reversed(PROTOCOL_NUMBERS.items()) if name != "icmpv6"
+    number: name for name, number in reversed(list(PROTOCOL_NUMBERS.items())) if name != "icmpv6"
 }
 SERVICE_PORTS: Mapping[str, int] = {  # IANA's names that `iptables -L` without -n shows in place of numbers
     "tcpmux": 1, "echo": 7, "discard": 9, "ftp-data": 20, "ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "time": 37,
@@ -30,7 +30,7 @@ SERVICE_PORTS: Mapping[str, int] = {  # IANA's names that `iptables -L` without 
     "ms-sql-s": 1433, "nfs": 2049, "etcd-client": 2379, "etcd-server": 2380, "mysql": 3306, "ms-wbt-server": 3389,
     "ipsec-nat-t": 4500, "sip": 5060, "mdns": 5353, "postgresql": 5432, "amqp": 5672, "redis": 6379, "http-alt": 8080,
 }  # fmt: skip
-SERVICE_NAMES: Mapping[int, str] = {port: name for name, port in reversed(SERVICE_PORTS.items()) if name != "www"}
+SERVICE_NAMES: Mapping[int, str] = {port: name for name, port in reversed(list(SERVICE_PORTS.items())) if name != "www"}
 
 _REJECT_IPV4 = {
     "icmp-net-unreachable": "net-unreach", "icmp-host-unreachable": "host-unreach",

@@ -132,8 +132,8 @@ class _Style:
                 assert match is None or isinstance(match, InInterface | OutInterface)
                 name = (("!" if match.negated else "") + match.name) if match else any_name
                 line += f"{name:<6} "
-        for kind, option in ((SourceAddress, "-s"), (DestinationAddress, "-d")):
-            line += self.address(heads.get(kind), next((words for words in bare if option in words), ()))
+        for side, option in ((SourceAddress, "-s"), (DestinationAddress, "-d")):
+            line += self.address(heads.get(side), next((words for words in bare if option in words), ()))
         extras = [extra for match in rule.matches if (extra := self.extra(match))]
         if isinstance(rule.target, Jump) and rule.target.goto:
             line += "[goto] "

@@ -9,6 +9,7 @@ Source: iptables-restore(8) 1.8.9.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -79,10 +80,10 @@ class _SaveReader:
         self.draft = draft
         self.rules = rules
         self.table: TableDraft | None = None
-        self.elided = False
+        self.lines: list[str] = []
 
     def read(self, text: str) -> ParsedRules:
-        lines = text.split("\n")
+        lines = self.lines = text.split("\n")
         saw_rules = False
         at = 0
         end = len(lines)
@@ -99,10 +100,10 @@ class _SaveReader:
                     at += 1
                 saw_rules = True
                 if extra:
-                    self._wrapped(line, extra, number, text)
+                    self._wrapped(line, extra, number)
                     continue
             try:
-                self._line(line, number, text)
+                self._line(line, number)
             except RuleError as error:
                 self.draft.problem(number, error)
             else:
@@ -116,33 +117,33 @@ class _SaveReader:
                 draft.note(table.line, f"table {table.name} has no COMMIT: the text may be cut off; read as far as it goes")
         return draft.finish()
 
-    def _wrapped(self, line: str, extra: list[str], number: int, text: str) -> None:
+    def _wrapped(self, line: str, extra: list[str], number: int) -> None:
         """Read a rule whose line seems to be wrapped: joined with blanks, joined without, or the first line alone."""
         failures = []
         for joined in (" ".join([line, *extra]), "".join([line, *extra])):
             try:
-                self._line(joined, number, text)
+                self._line(joined, number)
             except RuleError as error:
                 failures.append(error)
             else:
                 self.draft.note(number, f"the rule goes on over {len(extra) + 1} lines; joined")
                 return
         try:
-            self._line(line, number, text)
+            self._line(line, number)
         except RuleError:
             self.draft.problem(number, failures[0])
             return
         for place, words in enumerate(extra, 1):
             self.draft.problem(number + place, _not_a_line(words))
 
-    def _line(self, line: str, number: int, text: str) -> None:
+    def _line(self, line: str, number: int) -> None:
         first = line[0]
         if first == "-":
-            self._command(line, number, (0, 0), text)
+            self._command(line, number, (0, 0))
         elif first == "[" and (found := _COUNTERS.match(line)):
-            self._command(line[found.end() :], number, (int(found[1]), int(found[2])), text)
+            self._command(line[found.end() :], number, (int(found[1]), int(found[2])))
         elif first == ":":
-            self._declaration(line, number, text)
+            self._declaration(line, number)
         elif first == "*":
             self._table_line(line, number)
         elif line == "COMMIT":
@@ -155,13 +156,12 @@ class _SaveReader:
             pass
         elif line.strip("[]().… ") == "":
             self.draft.note(number, "the author left lines out here")
-            self.elided = True
         elif (prompt := _PROMPT.match(line)) is not None:
             if (prompt[1] == "6") != (self.draft.family is Family.IPV6):
                 raise RuleError("", line[:80], "commands of one address family", "keep ip6tables in a file of its own")
             name = re.search(r"-t (\w+)", prompt[2])
             self._enter(name[1] if name else "filter", number)
-            self._command(prompt[3], number, (0, 0), text)
+            self._command(prompt[3], number, (0, 0))
         else:
             raise _not_a_line(line)
 
@@ -185,16 +185,20 @@ class _SaveReader:
             ]
         self._enter(name, number).headed = True
 
-    def _in_table(self, number: int, text: str) -> TableDraft:
+    def _in_table(self, number: int) -> TableDraft:
         """The table that a line belongs to; a part of a save without table line gets the one that its rules show."""
         if self.table is None:
-            name, why = _infer_table(text, number)
-            self._enter(name, number)
+            self._enter("filter", number)  # so that a stretch without a table is complained of once
+            name, why = _infer_table(self.lines, number)
+            if name != "filter":
+                if not self.draft.tables["filter"].headed and not self.draft.tables["filter"].chains:
+                    del self.draft.tables["filter"]
+                self._enter(name, number)
             self.draft.note(number, f"no table line: read as table {name}, because {why}")
         assert self.table is not None
         return self.table
 
-    def _declaration(self, line: str, number: int, text: str) -> None:
+    def _declaration(self, line: str, number: int) -> None:
         words = line[1:].split()
         table = self._in_table(number, text)
         if not words:
@@ -220,7 +224,7 @@ class _SaveReader:
         if counters is not None:
             chain.packets, chain.bytes = int(counters[1]), int(counters[2])
 
-    def _command(self, line: str, number: int, counters: tuple[int, int], text: str) -> None:
+    def _command(self, line: str, number: int, counters: tuple[int, int]) -> None:
         words = split_words(line)
         table = self.table or self._in_table(number, text)
         command = _COMMANDS.get(words[0]) if words else None
@@ -347,10 +351,10 @@ def _quoted_words(line: str) -> Iterator[str]:
         yield "".join(pieces)
 
 
-def _infer_table(text: str, number: int) -> tuple[str, str]:
+def _infer_table(lines: list[str], number: int) -> tuple[str, str]:
     """Tell the table of rules that stand under no `*TABLE` line, and why. Raises RuleError where two tables are mixed."""
     stretch: list[str] = []
-    for line in text.split("\n")[number - 1 :]:
+    for line in itertools.islice(lines, number - 1, None):
         if line.lstrip().startswith(("*", "COMMIT")):
             break
         stretch.append(line)

@@ -52,6 +52,8 @@ _HEADER = {
     "-g": "-g", "--goto": "-g", "-f": "-f", "--fragment": "-f", "-c": "-c", "--set-counters": "-c",
     "-4": "-4", "--ipv4": "-4", "-6": "-6", "--ipv6": "-6",
 }  # fmt: skip
+_NEEDS_PROTOCOL = {"tcp": (6,), "udp": (17,), "sctp": (132,), "dccp": (33,), "udplite": (136,),
+                   "multiport": (6, 17, 132, 33, 136), "icmp": (1,), "icmp6": (58,)}  # fmt: skip
 _PLAIN_IPV4 = re.compile(r"(\d{1,3})(?:\.(\d{1,3}))?(?:\.(\d{1,3}))?(?:\.(\d{1,3}))?")
 
 
@@ -235,6 +237,12 @@ class RuleReader:
             negated = False
         if negated:
             raise _cut_off("!")
+        for module in loaded:
+            needed = _NEEDS_PROTOCOL.get(module.name)
+            if needed is not None and protocol not in needed:
+                names = ", ".join(PROTOCOL_NAMES[number] for number in needed)
+                raise RuleError(f"-m {module.name}", f"-m {module.name} without -p", f"-p with one of {names}",
+                                f"add -p {PROTOCOL_NAMES[needed[0]]}, as iptables-restore asks")  # fmt: skip
         return self._build(header, loaded, target, jump, counters)
 
     def _build(

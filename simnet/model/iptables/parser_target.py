@@ -80,7 +80,7 @@ def _address_and_ports(
         if not bracket or (rest and rest[0] != ":"):
             raise RuleError(option, repr(text[:80]), "[ADDRESS]:PORT", "close the bracket: [fd00::1]:80")
         ports = rest[1:]
-    elif family is Family.IPV4 or text.startswith(":") and text.count(":") == 1:
+    elif family is Family.IPV4 or (text.startswith(":") and text.count(":") == 1):
         addresses, _, ports = text.partition(":")
     first, _, last = addresses.partition("-")
     try:
