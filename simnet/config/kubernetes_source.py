@@ -121,7 +121,9 @@ class Source:
 def type_words(kind: str, value: object) -> tuple[str, str]:
     """Return what was expected and the fix, for a value of a wrong type; `kind` is pydantic's name of the error."""
     if kind == "string_type":
-        if isinstance(value, bool | int | float):
+        if isinstance(value, bool):
+            return "text", "put it in quotes: without them yes, no, on, off, y, n, true and false are booleans"
+        if isinstance(value, int | float):
             return "text", f'put it in quotes: "{describe(value)}"'
         return "text", "write a single value"
     if kind.startswith("int"):

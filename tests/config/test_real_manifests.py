@@ -328,12 +328,12 @@ def test_a_workload_keeps_the_ports_of_containers_that_stay(tmp_path):
 def test_an_endpoint_keeps_its_node_zone_hints_and_target(tmp_path):
     (tmp_path / "a.yaml").write_text(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a}\naddressType: IPv4\nendpoints:\n"
-        "- {addresses: [10.0.0.1], nodeName: n, zone: z, hints: {forZones: [{name: z1}], forNodes: [{name: n1}]},\n"
+        "- {addresses: [10.0.0.1], nodeName: a, zone: z, hints: {forZones: [{name: z1}], forNodes: [{name: n1}]},\n"
         "   targetRef: {kind: Pod, name: p, namespace: q}, conditions: {serving: true, terminating: false}}\n"
         "- {addresses: [10.0.0.2], topology: {kubernetes.io/hostname: old}}\n"
     )
     first, second = load_objects([tmp_path]).endpoint_slices[0].endpoints
-    assert (first.node_name, first.zone, first.hints_for_zones, first.hints_for_nodes) == ("n", "z", ("z1",), ("n1",))
+    assert (first.node_name, first.zone, first.hints_for_zones, first.hints_for_nodes) == ("a", "z", ("z1",), ("n1",))
     assert first.target_ref is not None
     assert (first.target_ref.kind, first.target_ref.name, first.target_ref.namespace) == ("Pod", "p", "q")
     assert (first.conditions.ready, first.conditions.serving, first.conditions.terminating) == (None, True, False)
