@@ -113,6 +113,9 @@ def _blocks(text: str, draft: Draft) -> list[_ChainBlock]:
             if len(before) < 4000:
                 block.rules[-1] = (at, f"{before.rstrip()} {line}")
                 draft.note(at, f"the rule goes on in line {number}; joined")
+            else:
+                draft.problem(number, RuleError(f"chain {block.name}", repr(line[:80]), "a rule of the listing",
+                              "put a blank line behind the listing, or use iptables-save"))  # fmt: skip
         else:
             draft.problem(number, RuleError(f"chain {block.name}", repr(line[:80]), "a rule of the listing",
                           "paste the listing as iptables -L -n -v prints it, or use iptables-save"))  # fmt: skip

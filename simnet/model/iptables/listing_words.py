@@ -41,6 +41,9 @@ def read_extras(target: str | None, text: str, family: Family, table: str) -> Ex
         if text[at] in " \t":
             at += 1
             continue
+        if text.startswith("/* ", at) and text.find(" */", at + 2) < 0:
+            raise RuleError("comment", repr(text[at : at + 60]), "a comment that ends with */",
+                            "the line seems cut off; list the rules again, or use iptables-save")  # fmt: skip
         for pattern, read in _MATCHES:
             found = pattern.match(text, at)
             if found is not None:

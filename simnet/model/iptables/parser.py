@@ -200,7 +200,7 @@ class _SaveReader:
 
     def _declaration(self, line: str, number: int) -> None:
         words = line[1:].split()
-        table = self._in_table(number, text)
+        table = self._in_table(number)
         if not words:
             raise RuleError(":", line[:80], ":CHAIN POLICY [PACKETS:BYTES]", "write for example :KUBE-SERVICES - [0:0]")
         name = words[0]
@@ -226,7 +226,7 @@ class _SaveReader:
 
     def _command(self, line: str, number: int, counters: tuple[int, int]) -> None:
         words = split_words(line)
-        table = self.table or self._in_table(number, text)
+        table = self.table or self._in_table(number)
         command = _COMMANDS.get(words[0]) if words else None
         if command is None:
             raise _not_a_line(line)
