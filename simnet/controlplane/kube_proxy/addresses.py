@@ -60,7 +60,8 @@ def host_network(address: str) -> IPNetwork:
     """Return the /32 or /128 that holds just a canonically written address."""
     if ":" in address:
         return ipaddress.IPv6Network((int(ipaddress.IPv6Address(address)), 128))
-    return ipaddress.IPv4Network((int(ipaddress.IPv4Address(address)), 32))
+    first, second, third, fourth = address.split(".")
+    return ipaddress.IPv4Network((int(first) << 24 | int(second) << 16 | int(third) << 8 | int(fourth), 32))
 
 
 def _without_leading_zeros(text: str) -> str:
