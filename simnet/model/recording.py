@@ -130,7 +130,7 @@ PACKETS: tuple[Column, ...] = (
 LOAD: tuple[Column, ...] = (
     Column("where", "category", "", "entry_node, serving_node, pod or link"),
     Column("name", "category", "", "the node, namespace/name of the pod, or direction a->b of the link"),
-    Column("connections", "int64", "", "connections (a link: flows that crossed it, forward or reply)"),
+    Column("connections", "int64", "", "connections (a link: crossings by first packets and by their replies)"),
     Column("packets", "int64", "", "packets (a link: all that crossed it; else request packets)"),
     Column("bytes", "int64", "B", "their bytes"),
     Column(

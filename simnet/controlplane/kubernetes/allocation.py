@@ -32,18 +32,14 @@ def allocate(
     Raises ModelError where a range is full.
     """
     networks = {_family(cidr): ipaddress.ip_network(cidr) for cidr in reversed(service_cidrs)}
-    addresses = _Pool(
-        address for service in services for address in service.cluster_ips + (service.cluster_ip,)
-    )
+    addresses = _Pool(address for service in services for address in service.cluster_ips + (service.cluster_ip,))
     ports = _taken_ports(services)
     balanced = _Pool(ingress.ip for service in services for ingress in service.load_balancer_ingress)
     by_name: dict[tuple[str, str], Service] = {}
     for service in sorted(services, key=lambda each: (each.namespace, each.name)):
         allocated = _with_cluster_ips(service, networks, addresses)
         allocated = _with_node_ports(allocated, node_port_range, ports)
-        by_name[service.namespace, service.name] = _with_load_balancer_ip(
-            allocated, load_balancer_pool, balanced
-        )
+        by_name[service.namespace, service.name] = _with_load_balancer_ip(allocated, load_balancer_pool, balanced)
     return tuple(by_name[service.namespace, service.name] for service in services)
 
 
@@ -102,19 +98,13 @@ def _families(service: Service, networks: Mapping[str, object]) -> tuple[str, ..
 
 
 def _taken_ports(services: Sequence[Service]) -> set[tuple[str, int]]:
-    taken = {
-        (port.protocol, port.node_port) for service in services for port in service.ports if port.node_port
-    }
-    taken |= {
-        ("TCP", service.health_check_node_port) for service in services if service.health_check_node_port
-    }
+    taken = {(port.protocol, port.node_port) for service in services for port in service.ports if port.node_port}
+    taken |= {("TCP", service.health_check_node_port) for service in services if service.health_check_node_port}
     return taken
 
 
 def _with_node_ports(service: Service, port_range: tuple[int, int], taken: set[tuple[str, int]]) -> Service:
-    needs = service.type == "NodePort" or (
-        service.type == "LoadBalancer" and service.allocate_load_balancer_node_ports
-    )
+    needs = service.type == "NodePort" or (service.type == "LoadBalancer" and service.allocate_load_balancer_node_ports)
     if not needs or service.cluster_ip in ("", HEADLESS):
         return service
     name = f"{service.namespace}/{service.name}"
@@ -138,9 +128,7 @@ def _with_node_ports(service: Service, port_range: tuple[int, int], taken: set[t
     return replace(service, ports=tuple(ports), health_check_node_port=check)
 
 
-def _free_port(
-    name: str, band: int, end: int, first: int, protocols: set[str], taken: set[tuple[str, int]]
-) -> int:
+def _free_port(name: str, band: int, end: int, first: int, protocols: set[str], taken: set[tuple[str, int]]) -> int:
     for number in _probe(name, band, end, first=first):
         if not any((protocol, number) in taken for protocol in protocols):
             return number

@@ -67,9 +67,7 @@ def _families(service: Service) -> tuple[str, ...]:
     return ("IPv6",) if ":" in service.cluster_ip else ("IPv4",)
 
 
-def _derive(
-    service: Service, pods: Iterable[ScheduledPod], zone_of_node: Mapping[str, str]
-) -> Iterable[EndpointSlice]:
+def _derive(service: Service, pods: Iterable[ScheduledPod], zone_of_node: Mapping[str, str]) -> Iterable[EndpointSlice]:
     pods = list(pods)
     for family in _families(service):
         by_ports: dict[tuple[EndpointPort, ...], list[Endpoint]] = {}
@@ -110,9 +108,7 @@ def _endpoint(service: Service, pod: ScheduledPod, address: str, zone_of_node: M
     )
 
 
-def _mirror(
-    service: Service, endpoints: Endpoints, zone_of_node: Mapping[str, str]
-) -> Iterable[EndpointSlice]:
+def _mirror(service: Service, endpoints: Endpoints, zone_of_node: Mapping[str, str]) -> Iterable[EndpointSlice]:
     for subset in endpoints.subsets:
         for family in ("IPv4", "IPv6"):
             members = [
@@ -129,9 +125,7 @@ def _mirror(
                 if (":" in each.ip) == (family == "IPv6")
             ]
             if members:
-                ports = tuple(
-                    EndpointPort(port.name or "", port.protocol, port.port) for port in subset.ports
-                )
+                ports = tuple(EndpointPort(port.name or "", port.protocol, port.port) for port in subset.ports)
                 yield from _slices(service, family, ports, members)
 
 
@@ -139,9 +133,7 @@ def _slices(
     service: Service, family: str, ports: tuple[EndpointPort, ...], members: Sequence[Endpoint]
 ) -> Iterable[EndpointSlice]:
     for start in range(0, len(members), ENDPOINTS_PER_SLICE):
-        digest = sha256(f"{service.namespace}/{service.name}/{family}/{ports}/{start}".encode()).hexdigest()[
-            :5
-        ]
+        digest = sha256(f"{service.namespace}/{service.name}/{family}/{ports}/{start}".encode()).hexdigest()[:5]
         yield EndpointSlice(
             namespace=service.namespace,
             name=f"{service.name}-{digest}",

@@ -80,9 +80,7 @@ def schedule(
             continue
         node = pod.node_name if pod.node_name else placer.next_node(key, ())
         if node is None or node not in placer.names:
-            pending.append(
-                (key, f"its node {node!r} is not in the cluster" if node else "no node can take it")
-            )
+            pending.append((key, f"its node {node!r} is not in the cluster" if node else "no node can take it"))
             continue
         placer.take(node)
         pods.append(_given(pod, node))
@@ -129,9 +127,7 @@ class _Placer:
         self.turn = 0
 
     def matching(self, selector: Pairs) -> list[str]:
-        return [
-            node.name for node in self.open if all(node.labels.get(key) == value for key, value in selector)
-        ]
+        return [node.name for node in self.open if all(node.labels.get(key) == value for key, value in selector)]
 
     def take(self, node: str) -> None:
         self.used[node] += 1
@@ -168,14 +164,11 @@ def _is_made_by_another(workload: Workload, workloads: Sequence[Workload]) -> bo
     """A ReplicaSet whose Deployment is in the input too repeats what that one says."""
     owner = workload.owner
     return owner is not None and any(
-        (other.kind, other.namespace, other.name) == (owner.kind, workload.namespace, owner.name)
-        for other in workloads
+        (other.kind, other.namespace, other.name) == (owner.kind, workload.namespace, owner.name) for other in workloads
     )
 
 
 def _has_pods(workload: Workload, pods: Sequence[Pod]) -> bool:
     """Whether the input holds pods of this workload: then it is a dump, and its pods are what runs."""
     wanted = set(workload.selector or workload.pod_labels)
-    return bool(wanted) and any(
-        pod.namespace == workload.namespace and wanted <= set(pod.labels) for pod in pods
-    )
+    return bool(wanted) and any(pod.namespace == workload.namespace and wanted <= set(pod.labels) for pod in pods)

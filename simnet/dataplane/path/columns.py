@@ -59,12 +59,13 @@ class Header:
 
     def equals(self, other: Header) -> NDArray[np.bool_]:
         """Return bool[n]: which rows are the same in both."""
-        return (
+        same: NDArray[np.bool_] = (
             (self.source == other.source)
             & (self.destination == other.destination)
             & (self.source_port == other.source_port)
             & (self.destination_port == other.destination_port)
         )
+        return same
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +118,9 @@ class Way:
     draws: NDArray[np.int32]  # [n] draws that this connection has used
     mark: NDArray[np.uint32]  # [n]
     in_interface: NDArray[np.int32]  # [n] id of the interface that it came in on
+    dnat_device: NDArray[np.int32]  # [n] node that first rewrote the destination; -1: none
+    snat: NDArray[np.bool_]  # [n] the source was rewritten, be it to the same address
+    nat_hops: NDArray[np.int16]  # [n] rewrites
     crossings: list[Crossing]
 
     @classmethod
@@ -135,6 +139,9 @@ class Way:
             draws=np.zeros(n, dtype=np.int32),
             mark=np.zeros(n, dtype=np.uint32),
             in_interface=np.full(n, -1, dtype=np.int32),
+            dnat_device=np.full(n, -1, dtype=np.int32),
+            snat=np.zeros(n, dtype=np.bool_),
+            nat_hops=np.zeros(n, dtype=np.int16),
             crossings=[],
         )
 

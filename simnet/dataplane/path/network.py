@@ -31,9 +31,7 @@ class Listeners:
         return np.where(self.key[at] == wanted, self.place[at], np.int32(-1)).astype(np.int32)
 
 
-def listener_key(
-    address: NDArray[np.int32], protocol: NDArray[np.uint8], port: NDArray[np.int32]
-) -> NDArray[np.int64]:
+def listener_key(address: NDArray[np.int32], protocol: NDArray[np.uint8], port: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return one number per (address, protocol, port): int64[n]."""
     return (address.astype(np.int64) << 24) | (protocol.astype(np.int64) << 16) | port.astype(np.int64)
 
@@ -42,20 +40,19 @@ def listener_key(
 class Network:
     """What a batch meets on its way.
 
-    Places are numbered densely: devices first (in the order of `Fabric.devices`), then pods (`Fabric.pods`), then pods on
-    their node's own network.
+    Places are numbered densely: devices first in the order of `Fabric.devices`, then pods in that of `Fabric.pods`,
+    then pods on their node's own network.
     """
 
     forwarding: ForwardingTables
-    program: Program  # of all nodes
+    program: Program  # of all nodes and families
     device_kind: NDArray[np.int8]  # [devices] NODE, SWITCH or CLIENTS
-    device_ruleset: NDArray[np.int32]  # [devices] entry of the program; -1: no rules
+    device_host: NDArray[np.int32]  # [devices, 2] the program's number of its IPv4, IPv6 rules; -1: no rules
+    device_interface: NDArray[np.int32]  # [devices] id of the interface towards the fabric
     place_device: NDArray[np.int32]  # [places] a device itself; of a pod: its node
-    pod_link: NDArray[
-        np.int32
-    ]  # [places] of a pod: link direction from it to its node; -1: no wire of its own
+    pod_link: NDArray[np.int32]  # [places] of a pod: direction from it to its node; -1: no wire of its own
     pod_interface: NDArray[np.int32]  # [places] of a pod: id of the host's end of its veth; -1 likewise
-    primary_address: NDArray[np.int32]  # [devices, 2] id of its first IPv4, IPv6 address; -1: none
+    is_ipv6: NDArray[np.bool_]  # [addresses]
     listeners: Listeners
     ecmp_seed: int = 0
 

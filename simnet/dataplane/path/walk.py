@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet.dataplane.forwarding.step import Step
-from simnet.dataplane.netfilter.machine import MachineState
 from simnet.dataplane.path import hooks
 from simnet.dataplane.path.columns import PENDING, ConnectionBatch, Header, Visit, Way
 from simnet.dataplane.path.network import CLIENTS, NODE, SWITCH, Network
@@ -28,7 +27,7 @@ REPLY_BYPASSED = REASONS.index("reply bypassed translation")
 
 
 def send_request(
-    network: Network, batch: ConnectionBatch, state: MachineState, seed: int
+    network: Network, batch: ConnectionBatch, state: hooks.HookState, seed: int
 ) -> tuple[Way, list[Visit]]:
     """Send the first packet of each connection to its end.
 
@@ -45,7 +44,7 @@ def send_reply(
     batch: ConnectionBatch,
     forward: Way,
     visits: list[Visit],
-    state: MachineState,
+    state: hooks.HookState,
     seed: int,
 ) -> Way:
     """Send the answer of each delivered connection back.
@@ -85,9 +84,7 @@ class _Group:
 class _Walk:
     """One batch under way. Each method moves the rows that it is given by one step."""
 
-    def __init__(
-        self, network: Network, batch: ConnectionBatch, way: Way, state: MachineState, seed: int
-    ) -> None:
+    def __init__(self, network: Network, batch: ConnectionBatch, way: Way, state: hooks.HookState, seed: int) -> None:
         self.network, self.batch, self.way, self.state, self.seed = network, batch, way, state, seed
         self.visits: list[Visit] = []
 
@@ -132,9 +129,7 @@ class _Walk:
         """Let every row take its next step from the place that it has come to."""
         network, way = self.network, self.way
         place = way.place[rows]
-        is_end = (place >= network.device_count) | (
-            network.device_kind[network.place_device[place]] == CLIENTS
-        )
+        is_end = (place >= network.device_count) | (network.device_kind[network.place_device[place]] == CLIENTS)
         way.end(rows[is_end], DELIVERED, 0)
         rows = rows[~is_end]
         kind = network.device_kind[way.place[rows]]
@@ -233,7 +228,7 @@ class _Walk:
 
     def look_up(self, rows: Rows) -> Step:
         """Ask the FIB of the device where each row is."""
-        return hooks.look_up(self.network, self.way.place[rows], self.way.header, rows)
+        return hooks.look_up(self.network, self.way.header, self.way.place[rows], rows)
 
     def follow_route(self, rows: Rows) -> None:
         """Look up and follow, for a device without rules."""
@@ -251,7 +246,8 @@ class _Walk:
         self.way.cross(rows, step.first_link)
         self.way.cross(rows, step.second_link)
         self.way.place[rows] = step.next_place
-        self.way.in_interface[rows] = step.in_interface
+        arrived = np.minimum(step.next_place, self.network.device_count - 1)
+        self.way.in_interface[rows] = self.network.device_interface[arrived]
 
     def end_unroutable(self, rows: Rows, kind: NDArray[np.uint8]) -> None:
         """End rows that no route takes on, each for its reason."""
@@ -263,16 +259,8 @@ class _Walk:
         if not group.rows.size:
             return group
         out_interface = None if group.step is None else group.step.out_interface
-        passed = hooks.run_hook(
-            self.network,
-            hook,
-            group.rows,
-            group.state,
-            out_interface,
-            self.way,
-            self.batch,
-            self.state,
-            self.seed,
+        passed = hooks.pass_hook(
+            self.network, hook, group.rows, group.state, out_interface, self.way, self.batch, self.state, self.seed
         )
         return group.keep(passed)
 
@@ -288,16 +276,14 @@ class _ReplyWalk(_Walk):
         network: Network,
         batch: ConnectionBatch,
         way: Way,
-        state: MachineState,
+        state: hooks.HookState,
         seed: int,
         entries: list[Visit],
     ) -> None:
         super().__init__(network, batch, way, state, seed)
         self.entries = entries
         n = len(batch)
-        self.source_to_restore = np.full(
-            n, -1, dtype=np.int32
-        )  # address id; -1: nothing to restore at this node
+        self.source_to_restore = np.full(n, -1, dtype=np.int32)  # address id; -1: nothing to restore at this node
         self.port_to_restore = np.zeros(n, dtype=np.int32)
 
     def recognise(self, rows: Rows, *, sent_here: bool) -> _Group:

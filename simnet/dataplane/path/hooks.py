@@ -1,0 +1,207 @@
+"""Where the walk meets the tables: one hook's rules, one routing decision, and what their answers mean for a packet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simnet import random_streams
+from simnet.dataplane.forwarding.step import Step, step
+from simnet.dataplane.netfilter.counters import Counters
+from simnet.dataplane.netfilter.executor import run_hook
+from simnet.dataplane.netfilter.packets import (
+    ACCEPT_BY_POLICY,
+    OWN_ADDRESS,
+    REJECT,
+    SNAT_MASQUERADE,
+    SNAT_NONE,
+    STATE_ESTABLISHED,
+    STATE_INVALID,
+    STATE_NEW,
+    Outcome,
+    PacketColumns,
+)
+from simnet.dataplane.netfilter.program import Program
+from simnet.dataplane.netfilter.state import NetfilterState
+from simnet.dataplane.path.columns import ConnectionBatch, Header, Way
+from simnet.dataplane.path.network import Network
+from simnet.model.recording import REASONS, VERDICTS
+
+NEW, ESTABLISHED, INVALID = STATE_NEW, STATE_ESTABLISHED, STATE_INVALID
+DROPPED, REJECTED, LOST = (VERDICTS.index(name) for name in ("dropped", "rejected", "lost"))
+SOURCE_PORT = "netfilter/masquerade-port"
+_FIRST_PORT, _PORTS = 1024, 65536 - 1024  # what the kernel draws from for a port above 1023
+
+_UNROUTABLE = {
+    Step.LOCAL: (REJECTED, "port closed"),
+    Step.BLACKHOLE: (DROPPED, "blackhole"),
+    Step.UNREACHABLE: (REJECTED, "no route"),
+    Step.NO_ROUTE: (LOST, "no route"),
+    Step.NO_NEIGHBOUR: (LOST, "no neighbour"),
+}
+
+
+@dataclass(slots=True)
+class HookState:
+    """What rules remember and count, advanced in place: `nth` counts, `recent` lists, counters, reasons of rules."""
+
+    netfilter: NetfilterState
+    counters: Counters
+    reasons: dict[int, int] = field(default_factory=dict)  # rule id -> position in REASONS
+
+    @classmethod
+    def at_start(cls, program: Program, recent_limit: int | None = 100) -> HookState:
+        """Return the state before the first packet."""
+        return cls(NetfilterState(recent_limit), Counters(program))
+
+
+def look_up(network: Network, header: Header, device: NDArray[np.int32], rows: NDArray[np.intp]) -> Step:
+    """Ask the FIB of the device where each row is; `device` has a row of its own for each of `rows`."""
+    return step(
+        network.forwarding,
+        device,
+        header.source[rows],
+        header.destination[rows],
+        header.source_port[rows],
+        header.destination_port[rows],
+        header.protocol[rows],
+        network.ecmp_seed,
+    )
+
+
+def unroutable(kind: NDArray[np.uint8]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """Return verdict and reason of packets that the FIB does not take on: int8[n] each."""
+    verdict, reason = np.zeros(256, dtype=np.int8), np.zeros(256, dtype=np.int8)
+    for code, (what, why) in _UNROUTABLE.items():
+        verdict[code], reason[code] = what, REASONS.index(why)
+    return verdict[kind], reason[kind]
+
+
+def pass_hook(
+    network: Network,
+    hook: str,
+    rows: NDArray[np.intp],
+    conntrack: NDArray[np.uint8],
+    out_interface: NDArray[np.int32] | None,
+    way: Way,
+    batch: ConnectionBatch,
+    state: HookState,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """Run a hook of the node that each row is at; rewrite headers, end what a rule stops. Returns bool: which go on."""
+    device = way.place[rows]
+    header = way.header
+    source, destination = header.source[rows], header.destination[rows]
+    host = network.device_host[device, network.is_ipv6[destination].astype(np.intp)]
+    governed = host >= 0
+    if not governed.any():
+        return np.ones(len(rows), dtype=np.bool_)
+    if not governed.all():
+        passed = np.ones(len(rows), dtype=np.bool_)
+        out = None if out_interface is None else out_interface[governed]
+        inner = pass_hook(network, hook, rows[governed], conntrack[governed], out, way, batch, state, seed)
+        passed[governed] = inner
+        return passed
+    count = len(rows)
+    packets = PacketColumns(
+        host=host,
+        source=source,
+        destination=destination,
+        source_port=header.source_port[rows].astype(np.uint16),
+        destination_port=header.destination_port[rows].astype(np.uint16),
+        protocol=header.protocol[rows],
+        in_interface=way.in_interface[rows],
+        out_interface=np.full(count, -1, np.int32) if out_interface is None else out_interface,
+        mark=way.mark[rows],
+        state=conntrack,
+        source_is_local=network.forwarding.is_local(device, source),
+        destination_is_local=network.forwarding.is_local(device, destination),
+        connection=batch.connection[rows],
+        draw=way.draws[rows],
+        length_bytes=batch.length_bytes[rows],
+        packets=np.ones(count, np.int64),
+        time_ps=batch.time_ps[rows],
+    )
+    outcome = run_hook(network.program, hook, packets, seed=seed, state=state.netfilter, counters=state.counters)
+    way.rules_scanned[rows] += outcome.rules_scanned
+    way.draws[rows] = outcome.draw
+    way.mark[rows] = outcome.mark
+    _translate_destination(network, rows, device, outcome, way)
+    _translate_source(network, rows, device, outcome, way, batch, seed)
+    passed = outcome.verdict <= ACCEPT_BY_POLICY
+    if not passed.all():
+        stopped = ~passed
+        way.verdict[rows[stopped]] = np.where(outcome.verdict[stopped] == REJECT, REJECTED, DROPPED)
+        way.reason[rows[stopped]] = _reasons(network.program, outcome, stopped, state)
+    return passed
+
+
+def _translate_destination(
+    network: Network, rows: NDArray[np.intp], device: NDArray[np.int32], outcome: Outcome, way: Way
+) -> None:
+    at = np.flatnonzero(outcome.destination_port >= 0)
+    if not at.size:
+        return
+    hit = rows[at]
+    chosen = outcome.destination[at]
+    family = network.is_ipv6[way.header.destination[hit]].astype(np.intp)
+    own = network.forwarding.primary_address[device[at], family]
+    way.header.destination[hit] = np.where(chosen == OWN_ADDRESS, own, chosen)
+    way.header.destination_port[hit] = outcome.destination_port[at]
+    way.dnat_device[hit] = np.where(way.dnat_device[hit] < 0, device[at], way.dnat_device[hit])
+    way.nat_hops[hit] += 1
+
+
+def _translate_source(
+    network: Network,
+    rows: NDArray[np.intp],
+    device: NDArray[np.int32],
+    outcome: Outcome,
+    way: Way,
+    batch: ConnectionBatch,
+    seed: int,
+) -> None:
+    at = np.flatnonzero(outcome.snat_kind != SNAT_NONE)
+    if not at.size:
+        return
+    hit = rows[at]
+    family = network.is_ipv6[way.header.source[hit]].astype(np.intp)
+    own = network.forwarding.primary_address[device[at], family]
+    masqueraded = outcome.snat_kind[at] == SNAT_MASQUERADE
+    way.header.source[hit] = np.where(masqueraded, own, outcome.snat_source[at])
+    port = way.header.source_port[hit]
+    first, last = outcome.snat_port_first[at], outcome.snat_port_last[at]
+    ranged = first >= 0
+    low = np.where(ranged, first, _FIRST_PORT)
+    size = np.where(ranged, last - first + 1, _PORTS)
+    drawn = random_streams.bits(seed, SOURCE_PORT, batch.connection[hit], device[at].astype(np.uint64))
+    anew = outcome.snat_random_fully[at] | (ranged & ((port < first) | (port > last)))
+    new_port = low + (drawn % size.astype(np.uint64)).astype(np.int32)
+    way.header.source_port[hit] = np.where(anew, new_port, port)
+    way.snat[hit] = True
+    way.nat_hops[hit] += 1
+
+
+def _reasons(program: Program, outcome: Outcome, stopped: NDArray[np.bool_], state: HookState) -> NDArray[np.int8]:
+    """Why rules stopped packets: told by the comment and the chain of each rule that did."""
+    rules, inverse = np.unique(outcome.rule[stopped], return_inverse=True)
+    for rule_id in rules.tolist():
+        if rule_id not in state.reasons:
+            state.reasons[rule_id] = REASONS.index(_reason_of(program, rule_id))
+    return np.array([state.reasons[rule_id] for rule_id in rules.tolist()], dtype=np.int8)[inverse]
+
+
+def _reason_of(program: Program, rule_id: int) -> str:
+    unit, _, rule = program.rule(rule_id)
+    comment = (rule.comment if rule else None) or ""
+    if comment.endswith("has no local endpoints"):
+        return "no local endpoint"
+    if comment.endswith("has no endpoints"):
+        return "no endpoints"
+    if unit.chain.name == "KUBE-PROXY-FIREWALL":
+        return "source range"
+    if rule is not None and rule.target is not None and type(rule.target).__name__ == "Reject":
+        return "filter reject"
+    return "filter drop"

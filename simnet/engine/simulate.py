@@ -1,0 +1,98 @@
+"""The function that a newcomer reads first: one scenario, one seed, one recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simnet.dataplane.path.hooks import HookState
+from simnet.engine.connections import connections_of
+from simnet.engine.materialise import materialise
+from simnet.engine.network import CompiledCluster, compile_cluster
+from simnet.engine.processes import Timeline, client_population
+from simnet.engine.recorder import PacketSink, Recorder
+from simnet.engine.shares import expected_shares
+from simnet.engine.targets import callers_of, service_of, service_port, targets_of
+from simnet.errors import InputError, Position, Problem
+from simnet.model.recording import Recording
+from simnet.model.scenario import Scenario
+from simnet.workload import generation
+
+
+def simulate(
+    scenario: Scenario,
+    *,
+    seed: int,
+    sink: PacketSink | None = None,
+    compiled: CompiledCluster | None = None,
+    progress: Callable[[int], None] = lambda now_ps: None,
+) -> Recording:
+    """Run a scenario; the same scenario and seed give the same recording, bit for bit.
+
+    Parameters
+    ----------
+    sink : takes the packet rows of each window, where packets are recorded
+    compiled : the cluster made ready before; None: made here
+    progress : told the simulated time, in picoseconds, after each window
+
+    Raises InputError where the cluster cannot be made or offers nothing to call, ModelError naming the time and the place
+    where a model leaves its range.
+    """
+    if compiled is None:
+        compiled = prepare(scenario, seed=seed)
+    variant, workload = scenario.variant, scenario.workload
+    targets = targets_of(compiled, variant, workload.protocol)
+    family = 6 if compiled.network.is_ipv6[targets.address[0]] else 4
+    callers = callers_of(compiled, variant.clients or workload.clients, family)
+    try:
+        generator = generation.generator(workload)
+    except ValueError as error:
+        raise InputError([_undrawable(error)]) from None
+    recorder = Recorder(compiled, scenario, callers, targets, _candidates(compiled, scenario), sink)
+    state = HookState.at_start(compiled.network.program, scenario.run.recent_limit)
+    timeline = Timeline()
+    timeline.env.process(
+        client_population(timeline.env, generator, scenario.run, variant.choice, targets, seed, timeline.hand_on)
+    )
+    has_replies = workload.shape.reply_size_bytes is not None
+    for flows in timeline.windows():
+        packets = generation.packets_of(generator, seed, flows)
+        ranks = connections_of(compiled, callers, targets, flows, packets, state, seed, has_replies=has_replies)
+        recorder.add(flows, packets, list(ranks))
+        progress(int(flows.start_ps[-1]))
+    return recorder.finish(expected_shares(compiled, variant, targets, callers, generator.demand))
+
+
+def prepare(scenario: Scenario, *, seed: int) -> CompiledCluster:
+    """Materialise and compile a scenario's cluster: everything that stays the same while it runs."""
+    clients = scenario.variant.clients or scenario.workload.clients
+    cluster = materialise(scenario.cluster, clients=clients, seed=seed)
+    return compile_cluster(cluster, scenario.cluster, seed=seed, statistic_mode=scenario.run.statistic_mode)
+
+
+def _undrawable(error: ValueError) -> Problem:
+    return Problem(Position(""), "workload.flows", str(error), "a law that can be drawn from", "change that parameter")
+
+
+def _candidates(compiled: CompiledCluster, scenario: Scenario) -> NDArray[np.int32]:
+    """The places of the pods that stand behind the called port and could be chosen: ready, or serving at their end."""
+    cluster = compiled.cluster
+    service = service_of(cluster, scenario.variant)
+    port = service_port(service, scenario.variant, scenario.workload.protocol)
+    numbers = {name: number for number, name in enumerate(compiled.place_names)}
+    by_address = {address: pod.key for pod in cluster.pods for address in pod.addresses if not pod.host_network}
+    found: set[int] = set()
+    for each in cluster.endpoint_slices:
+        if (each.namespace, each.service_name) != (service.namespace, service.name):
+            continue
+        if not any((other.name or "", other.protocol) == (port.name, port.protocol) for other in each.ports):
+            continue
+        for endpoint in each.endpoints:
+            reference = endpoint.target_ref
+            key = f"{reference.namespace or each.namespace}/{reference.name}" if reference else ""
+            name = key if key in numbers else by_address.get(endpoint.addresses[0], "")
+            if name in numbers and (endpoint.conditions.ready is not False or endpoint.conditions.serving):
+                found.add(numbers[name])
+    return np.array(sorted(found), dtype=np.int32)
