@@ -70,6 +70,7 @@ MEASURES: tuple[Column, ...] = (
     Column("delivered_share", "float64", "", "flows whose first packet reached a pod"),
     Column("answered_share", "float64", "", "flows whose reply came back from the address called"),
     *(Column(f"packets_{fate}", "float64", "", f"request packets {fate}") for fate in FATES),
+    Column("reply_packets", "float64", "", "reply packets that came back to the client"),
     *(Column(reason_measure(r), "float64", "", f"flows whose first packet failed: {r}") for r in REASONS if r),
     *_hop_columns(),
     Column("nat_hops_mean", "float64", "", "rewrites on the way of a delivered request: mean over flows"),
@@ -120,6 +121,7 @@ def measure_flows(flows: Mapping[str, ColumnData]) -> dict[str, float]:
     }
     for fate in FATES:
         measures[f"packets_{fate}"] = float(column(f"packets_{fate}").sum(dtype=np.int64))
+    measures["reply_packets"] = float(column("reply_packets").sum(dtype=np.int64))
     measures |= _failures(flows, counted)
     for name in _HOPS:
         sample = column(name)[answered if name.startswith("reply") else delivered]

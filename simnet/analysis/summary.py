@@ -32,6 +32,7 @@ from simnet.results.frames import columns_of
 TOTALS = (
     "flows",
     *(f"packets_{fate}" for fate in FATES),
+    "reply_packets",
     *(reason_measure(reason) for reason in REASONS if reason),
     *(f"{place}_connections" for place in PLACES),
 )
@@ -103,8 +104,10 @@ def _row(group: pd.DataFrame) -> dict[str, float]:
 
 def _interval(name: str, values: np.ndarray[tuple[int], np.dtype[np.float64]], trials: dict[str, float]) -> Interval:
     interval = t_interval(values)
-    if name not in SHARES or np.isnan(interval.low):
+    if np.isnan(interval.low):
         return interval
+    if name not in SHARES:  # no measure can be negative, nor can its bound
+        return Interval(interval.mean, max(0.0, interval.low), interval.high)
     if interval.mean in (0.0, 1.0):  # never seen, or always: runs do not vary, yet a rare exception may exist
         n = trials[SHARE_OF[name]]
         return wilson(interval.mean * n, n)

@@ -1,1 +1,20 @@
-"""Pictures of what the analysis found: a DataFrame and `ax` in, `ax` out."""
+"""Figures of a result, one call each: `ax` in and out; `ax.figure` shows or saves it."""
+
+from simnet.plotting.comparison import delay_ccdf, efficiency, efficiency_figure, hop_counts
+from simnet.plotting.figures import save_figures
+from simnet.plotting.report import write_report
+from simnet.plotting.spread import load_spread
+from simnet.plotting.style import figure_style
+from simnet.plotting.topology import topology
+
+__all__ = [
+    "load_spread",
+    "hop_counts",
+    "efficiency",
+    "efficiency_figure",
+    "topology",
+    "delay_ccdf",
+    "save_figures",
+    "write_report",
+    "figure_style",
+]

@@ -1,0 +1,77 @@
+"""Every figure of a result as PNG and SVG; the same result gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from simnet.analysis.result import Result
+from simnet.errors import ResultError
+from simnet.plotting.comparison import delay_ccdf, efficiency_figure, hop_counts
+from simnet.plotting.spread import load_spread
+from simnet.plotting.style import figure_style
+from simnet.plotting.topology import topology
+
+DPI = 160
+
+
+def all_figures(result: Result) -> Iterator[tuple[str, str, Figure]]:
+    """Yield name, caption and figure of everything there is to draw; what the runs did not record is left
+    out.
+    """
+    for by, many in (("pod", "pods"), ("serving_node", "serving nodes"), ("entry_node", "entry nodes")):
+        if (result.load["where"] == by).any():
+            caption = f"Share of the connections of each of the {many}, by entry point."
+            yield f"load-{by.replace('_', '-')}", caption, _figure(load_spread(result, by))
+    if len(result.hops):
+        yield "hop-counts", "How many boxes forward a request.", _figure(hop_counts(result))
+    swept = [name for name in result.sweep if result.index[name].nunique() > 1]
+    choices: list[str | None] = [*swept] or [None]
+    for x in choices:
+        name = f"efficiency-{x}".replace(".", "-").replace("/", "-") if x else "efficiency"
+        over = f" over {x}" if x else ""
+        yield name, f"Hops, nodes crossed, SNAT, spread and rules scanned{over}.", efficiency_figure(result, x)
+    for number, variant in enumerate(result.variants):
+        try:
+            ax = topology(result, variant)
+        except ResultError:
+            continue  # the runs kept no topology
+        yield f"topology-{number}-{_safe(variant)}", f"Traffic on each wire: {variant}.", _figure(ax)
+    ax = delay_ccdf(result)
+    if ax.lines:
+        yield "delay-ccdf", "How many flows see a longer path delay.", _figure(ax)
+
+
+def save_figures(result: Result, folder: Path | str) -> list[Path]:
+    """Write every figure as PNG and SVG into a folder and return the paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, _, figure in all_figures(result):
+        for kind in ("png", "svg"):
+            path = folder / f"{name}.{kind}"
+            path.write_bytes(rendered(figure, kind))
+            written.append(path)
+    return written
+
+
+def rendered(figure: Figure, kind: str) -> bytes:
+    """Return a figure's file, without a date and with stable ids."""
+    buffer = io.BytesIO()
+    with figure_style():
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _figure(ax: object) -> Figure:
+    figure = ax.figure  # type: ignore[attr-defined]
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)

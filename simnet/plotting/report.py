@@ -1,0 +1,110 @@
+"""report.html: the answer, its figures and its limits, in one file that needs nothing else."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from simnet.analysis.differences import number
+from simnet.analysis.findings import NOT_MODELLED
+from simnet.analysis.result import Result
+from simnet.plotting.figures import all_figures, rendered
+from simnet.results.store import write_text
+
+_MEASURES = (  # measure, heading, factor
+    ("l3_hops_mean", "router hops", 1),
+    ("links_mean", "wires", 1),
+    ("cross_node_share", "cross-node %", 100),
+    ("snat_share", "SNAT %", 100),
+    ("source_hidden_share", "client hidden %", 100),
+    ("pod_cov", "pods CoV", 1),
+    ("entry_node_cov", "entry nodes CoV", 1),
+    ("rules_scanned_mean", "rules scanned", 1),
+    ("delay_p50_us", "delay p50 us", 1),
+    ("delay_p99_us", "delay p99 us", 1),
+    ("answered_share", "answered %", 100),
+)
+_PLACES = (("pod", "pods"), ("serving_node", "serving nodes"), ("entry_node", "entry nodes"))
+
+
+def write_report(result: Result, path: Path | str | None = None) -> Path:
+    """Write the report of a result and return its path; default `report.html` in the result folder."""
+    if path is None:
+        if result.path is None:
+            raise ValueError("a result held in memory needs a path for its report")
+        path = result.path / "report.html"
+    return write_text(Path(path), report_html(result))
+
+
+def report_html(result: Result) -> str:
+    """Return the report; every name in it is escaped."""
+    first = result.manifests[0]["manifest"]
+    figures = [
+        (caption, Markup(inline_svg(rendered(figure, "svg").decode(), f"f{i}-")))
+        for i, (_, caption, figure) in enumerate(all_figures(result))
+    ]
+    template = files("simnet.plotting").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    repeats = result.summary["repeats"]
+    return environment.from_string(template).render(
+        name=first.get("name", "simnet"),
+        question=first.get("question", ""),
+        runs=len(result.manifests),
+        repeats=str(repeats.min()) if repeats.min() == repeats.max() else f"{repeats.min()} to {repeats.max()}",
+        seeds=", ".join(map(str, sorted({m["seed"] for m in result.manifests})[:20])),
+        conclusions=result.conclusions,
+        figures=figures,
+        headings=["variant", *result.sweep, *(heading for _, heading, _ in _MEASURES)],
+        rows=_summary_rows(result),
+        spread_headings=["variant", *result.sweep, "over", "E", "N", "CoV", "chance alone", "Jain", "max/mean",
+                         "dispersion", "chi-square p"],
+        spread_rows=_spread_rows(result),
+        not_modelled=NOT_MODELLED,
+        gain=_gain(result),
+    )  # fmt: skip
+
+
+def _summary_rows(result: Result) -> list[list[str]]:
+    rows = []
+    for row in result.summary.to_dict("records"):
+        cells = [str(row["variant"]), *(str(row[name]) for name in result.sweep)]
+        for measure, _, factor in _MEASURES:
+            value, low, high = (factor * float(row[f"{measure}{end}"]) for end in ("", "_low", "_high"))
+            interval = "" if np.isnan(low) else f" [{number(low)}, {number(high)}]"
+            cells.append("–" if np.isnan(value) else f"{number(value)}{interval}")
+        rows.append(cells)
+    return rows
+
+
+def _spread_rows(result: Result) -> list[list[str]]:
+    rows = []
+    for row in result.summary.to_dict("records"):
+        for place, many in _PLACES:
+            figures = [
+                row[f"{place}_{n}"] for n in ("cov", "noise_floor", "jain", "max_over_mean", "dispersion", "chi2_p")
+            ]
+            counts = [str(int(row[f"{place}_count"])), str(int(row[f"{place}_connections"]))]
+            cells = ["–" if np.isnan(v) else number(float(v)) for v in figures]
+            rows.append([str(row["variant"]), *(str(row[n]) for n in result.sweep), many, *counts, *cells])
+    return rows
+
+
+def _gain(result: Result) -> str:
+    ratios = result.differences["variance_ratio"] if len(result.variants) > 1 else np.array([])
+    ratios = np.asarray(ratios, dtype=float)
+    ratios = ratios[np.isfinite(ratios)]
+    if not len(ratios):
+        return ""
+    return f"median {number(float(np.median(ratios)))}, range {number(ratios.min())} to {number(ratios.max())}"
+
+
+def inline_svg(svg: str, prefix: str) -> str:
+    """Return an SVG file for use inside HTML: no prolog, and ids that no other figure of the page has."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}", svg)
