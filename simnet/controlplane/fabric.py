@@ -1,9 +1,11 @@
 """The wires of a cluster: which device hangs on which switch, with which addresses.
 
-Modelled: one switch, or leaf-spine (every leaf wired to every spine); a switch either routes to each node over a link of
+Modelled: one switch, or leaf-spine (every leaf wired to every spine); a switch either routes to each node over
+a link of
 its own, both ends being each other's /32 peer, or bridges its nodes' subnet and has an address in it; outside clients
 on a routed subnet of their switch, or, inside a bridged node subnet, on that segment. Left out: nodes with two uplinks.
-Source: the wiring that `ip address add A peer B` and a bridge make on Linux, ip-address(8); veth names as Calico's CNI gives them.
+Source: the wiring that `ip address add A peer B` and a bridge make on Linux, ip-address(8); veth names as
+Calico's CNI gives them.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def build_fabric(
 
 
 def veth_name(namespace: str, pod: str) -> str:
-    """Return the host side's interface name of a pod: `cali` and the first 11 hex digits of SHA-1 of `namespace.pod`."""
+    """Return the host end's name of a pod's veth: `cali` and 11 hex digits of SHA-1 of `namespace.pod`."""
     return "cali" + hashlib.sha1(f"{namespace}.{pod}".encode(), usedforsecurity=False).hexdigest()[:11]
 
 
@@ -54,7 +56,11 @@ def interface_names(hosts: Iterable[str]) -> Iterator[str]:
     """Yield `p-HOST` for each host, a digest in its place where that is too long for Linux."""
     for host in hosts:
         name = f"p-{host}"
-        yield name if len(name) <= _LONGEST_NAME else "p-" + hashlib.sha1(host.encode(), usedforsecurity=False).hexdigest()[:11]
+        yield (
+            name
+            if len(name) <= _LONGEST_NAME
+            else "p-" + hashlib.sha1(host.encode(), usedforsecurity=False).hexdigest()[:11]
+        )
 
 
 def family_of(address: str) -> int:
@@ -82,7 +88,7 @@ class _Builder:
     def __init__(self, settings: FabricSettings) -> None:
         self.settings = settings
         self.links: list[Link] = []
-        self.segments: list[list[object]] = []  # [name, bridge, list of attachments]
+        self.segments: dict[str, tuple[str | None, list[Attachment]]] = {}  # by name: (bridge, attachments)
         self.pods: list[PodAttachment] = []
         self.sites: list[Device] = []
         self.spines: list[_SwitchPlan] = []
@@ -101,7 +107,9 @@ class _Builder:
             problems.append(_problem("nodes", ", ".join(twice), "one name a node", "rename the others"))
         for pod in pods:
             if pod.node not in names:
-                problems.append(_problem(f"pod {pod.key}", f"node {pod.node!r}", "a node of this cluster", "add the node"))
+                problems.append(
+                    _problem(f"pod {pod.key}", f"node {pod.node!r}", "a node of this cluster", "add the node")
+                )
         holders = [(f"node {node.name}", node.addresses) for node in nodes]
         holders += [(f"pod {pod.key}", pod.addresses) for pod in pods if not pod.host_network]
         holders += [(f"client {client}", (client,)) for client in clients]
@@ -109,14 +117,20 @@ class _Builder:
             for address in addresses:
                 if address in owner:
                     problems.append(
-                        _problem(who, address, f"an address of its own ({owner[address]} has it)", "choose another address")
+                        _problem(
+                            who, address, f"an address of its own ({owner[address]} has it)", "choose another address"
+                        )
                     )
                 owner.setdefault(address, who)
         settings = self.settings
         if settings.leaves and not settings.spines and settings.leaves + settings.border_leaf > 1:
             problems.append(_problem("fabric.spines", "0", "at least one spine between leaves", "set fabric.spines: 1"))
         if settings.leaf_modes and len(settings.leaf_modes) != settings.leaves:
-            problems.append(_problem("fabric.leafModes", str(len(settings.leaf_modes)), f"{settings.leaves} modes", "give one a leaf"))
+            problems.append(
+                _problem(
+                    "fabric.leafModes", str(len(settings.leaf_modes)), f"{settings.leaves} modes", "give one a leaf"
+                )
+            )
         if problems:
             raise InputError(problems)
         self.taken = {address for node in nodes for address in node.addresses} | set(clients)
@@ -144,7 +158,9 @@ class _Builder:
             ]
         clash = sorted({node.name for node in nodes} & {plan.name for plan in (*plans, *self.spines)})
         if clash:
-            raise InputError([_problem("nodes", name, "a name that no switch has", "rename the node") for name in clash])
+            raise InputError(
+                [_problem("nodes", name, "a name that no switch has", "rename the node") for name in clash]
+            )
         families = sorted({family_of(address) for node in nodes for address in node.addresses}) or [4]
         for plan in plans:
             plan.networks = self._bridged_networks(plan)
@@ -189,7 +205,7 @@ class _Builder:
         for plan in plans:
             for network in plan.networks:
                 if network in seen:
-                    fix = "give each leaf's nodes a subnet of their own, place them by fabric.leafLabel, or use fabric.mode: routed"
+                    fix = "give each leaf a subnet of its own, place nodes by fabric.leafLabel, or use fabric.mode: routed"
                     found = f"{network} on {seen[network]} and {plan.name}"
                     problems.append(_problem("fabric.mode", found, "a bridged subnet on one leaf only", fix))
                 seen.setdefault(network, plan.name)
@@ -224,7 +240,7 @@ class _Builder:
         return len(self.links) - 1
 
     def _segment(self, name: str, bridge: str | None, attachments: list[Attachment]) -> list[Attachment]:
-        self.segments.append([name, bridge, attachments])
+        self.segments[name] = (bridge, attachments)
         return attachments
 
     def wire_nodes(self, plans: Sequence[_SwitchPlan]) -> None:
@@ -249,7 +265,10 @@ class _Builder:
                 self._segment(
                     f"{plan.name}:{port}",
                     None,
-                    [Attachment(node.name, "eth0", node.addresses, None, link), Attachment(plan.name, port, gateways, None, link)],
+                    [
+                        Attachment(node.name, "eth0", node.addresses, None, link),
+                        Attachment(plan.name, port, gateways, None, link),
+                    ],
                 )
 
     def wire_spines(self, leaves: Sequence[_SwitchPlan]) -> None:
@@ -274,7 +293,7 @@ class _Builder:
         groups: dict[tuple[bool, IPNetwork | None], list[str]] = {}
         for client in clients:
             address = ipaddress.ip_address(client)
-            bridged = next((network for network in plan.networks if address in network), None)
+            bridged = next((held for held in plan.networks if address in held), None)
             if bridged is not None:
                 groups.setdefault((True, bridged), []).append(client)
                 continue
@@ -283,21 +302,23 @@ class _Builder:
             shared = any(ipaddress.ip_address(a) in network for a in self.taken - set(clients))
             groups.setdefault((False, None if shared or network.num_addresses < 4 else network), []).append(client)
         settings = self.settings
-        for i, ((is_bridged, network), members) in enumerate(groups.items()):
+        for i, ((is_bridged, subnet), members) in enumerate(groups.items()):
             site = "clients" if i == 0 else f"clients-{i + 1}"
             link = self._link(site, plan.name, settings.client_link_rate_bps, settings.client_link_delay_ps)
-            end = Attachment(site, "eth0", tuple(members), network, link)
+            end = Attachment(site, "eth0", tuple(members), subnet, link)
             self.sites.append(Device(site, DeviceKind.CLIENTS, tuple(members)))
-            if is_bridged and network is not None:
-                name = f"{plan.name}:{plan.bridges[network]}"
-                next(segment for segment in self.segments if segment[0] == name)[2].append(end)  # type: ignore[attr-defined]
+            if is_bridged and subnet is not None:
+                name = f"{plan.name}:{plan.bridges[subnet]}"
+                self.segments[name][1].append(end)
                 continue
-            if network is not None:
-                gateways: tuple[str, ...] = (self._first_free(network),)
+            if subnet is not None:
+                gateways: tuple[str, ...] = (self._first_free(subnet),)
                 plan.addresses.extend(gateways)
             else:
                 gateways = tuple(self._client_peers(plan, {family_of(member) for member in members}))
-            self._segment(f"{plan.name}:p-{site}", None, [end, Attachment(plan.name, f"p-{site}", gateways, network, link)])
+            self._segment(
+                f"{plan.name}:p-{site}", None, [end, Attachment(plan.name, f"p-{site}", gateways, subnet, link)]
+            )
 
     def _client_peers(self, plan: _SwitchPlan, families: set[int]) -> Iterator[str]:
         """The switch's address of each family as the clients' peer; a family that it lacks gets one."""
@@ -321,9 +342,14 @@ class _Builder:
         for plan in (*plans, *self.spines):
             devices.append(Device(plan.name, DeviceKind.SWITCH, tuple(plan.addresses), plan.as_number, plan.role))
         devices.extend(self.sites)
-        segments = tuple(Segment(str(n), b, tuple(a)) for n, b, a in self.segments)  # type: ignore[arg-type]
+        segments = tuple(Segment(name, bridge, tuple(ends)) for name, (bridge, ends) in self.segments.items())
         return Fabric(
-            tuple(devices), tuple(self.links), segments, tuple(self.pods), self.settings.ecmp_hash, self.settings.ecmp_width
+            tuple(devices),
+            tuple(self.links),
+            segments,
+            tuple(self.pods),
+            self.settings.ecmp_hash,
+            self.settings.ecmp_width,
         )
 
 

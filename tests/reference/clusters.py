@@ -28,7 +28,7 @@ class Routed:
 
 @st.composite
 def routed_clusters(draw, *, wirings=tuple(Wiring), dual_stack=None, most_nodes=5):
-    """A cluster of up to `most_nodes` nodes in any wiring, mode and shape; small pools, so that addresses are borrowed."""
+    """A cluster of up to `most_nodes` nodes in any wiring, mode and shape, some with a borrowed address."""
     leaves = draw(st.integers(0, 3))
     modes = tuple(draw(st.sampled_from(FabricMode)) for _ in range(leaves))
     dual = draw(st.booleans()) if dual_stack is None else dual_stack
@@ -46,7 +46,10 @@ def routed_clusters(draw, *, wirings=tuple(Wiring), dual_stack=None, most_nodes=
     nodes = []
     for i in range(draw(st.integers(1, most_nodes))):
         subnet = i % leaves if leaves else 0  # one a leaf, so that bridged leaves are possible
-        addresses = (f"10.0.{subnet}.{i + 11}", *((str(ipaddress.ip_address(f"fd00:0:0:{subnet}::{i + 11:x}")),) if dual else ()))
+        addresses = (
+            f"10.0.{subnet}.{i + 11}",
+            *((str(ipaddress.ip_address(f"fd00:0:0:{subnet}::{i + 11:x}")),) if dual else ()),
+        )
         nodes.append(ClusterNode(f"n{i}", addresses, {}, as_number=64512 + (i if own_as else 0)))
     calico = CalicoSettings(
         ip_pools=("192.168.0.0/24", *(("fd10::/118",) if dual else ())),
@@ -68,9 +71,7 @@ def routed_clusters(draw, *, wirings=tuple(Wiring), dual_stack=None, most_nodes=
         base = assignment.addresses["d/p0"][0].rsplit(".", 1)
         free = next(a for k in range(1, 4) if (a := f"{base[0]}.{int(base[1]) ^ k}") not in taken or k == 3)
         if free not in taken:
-            kept = [
-                AddressRequest(r.pod, r.node, assignment.addresses[r.pod], r.families) for r in requests
-            ]
+            kept = [AddressRequest(r.pod, r.node, assignment.addresses[r.pod], r.families) for r in requests]
             extra = AddressRequest("d/borrower", nodes[-1].name, (free,), (4,))
             assignment = assign_blocks([*kept, extra], calico, assignment.blocks)
             requests = [*requests, extra]
@@ -79,7 +80,9 @@ def routed_clusters(draw, *, wirings=tuple(Wiring), dual_stack=None, most_nodes=
     )
     ready = frozenset(pod.node for pod in pods)
     services = (
-        AdvertisedService("d/local", external_ips=("203.0.113.9",), is_local=True, ready_nodes=ready, endpoint_nodes=ready),
+        AdvertisedService(
+            "d/local", external_ips=("203.0.113.9",), is_local=True, ready_nodes=ready, endpoint_nodes=ready
+        ),
         AdvertisedService("d/single", external_ips=("203.0.114.7",), ready_nodes=ready, endpoint_nodes=ready),
     )
     clients = ("198.51.100.10", "198.51.100.11", *(("2001:db8::10",) if dual else ()))

@@ -1,4 +1,4 @@
-"""A routing decision for one packet, slow and plain: look at every route, keep the longest prefix, then find who answers."""
+"""A routing decision for one packet, slow and plain: every route, the longest prefix, then who answers."""
 
 import hashlib
 import ipaddress

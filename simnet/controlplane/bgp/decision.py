@@ -1,6 +1,7 @@
 """Which of a speaker's paths to a prefix it uses.
 
-Source: projectcalico/bird (1.6), nest/rt-table.c rte_better and proto/bgp/attrs.c bgp_rte_better, bgp_rte_mergable; RFC 4271, 9.1.2.2.
+Source: projectcalico/bird (1.6), nest/rt-table.c rte_better, proto/bgp/attrs.c bgp_rte_better and
+bgp_rte_mergable; RFC 4271, 9.1.2.2.
 Left out: stale paths of a graceful restart.
 """
 

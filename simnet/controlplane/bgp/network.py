@@ -45,7 +45,7 @@ class BgpNetwork:
 def bgp_network(
     fabric: Fabric, nodes: Sequence[ClusterNode], calico: CalicoSettings, settings: FabricSettings, family: int = 4
 ) -> BgpNetwork:
-    """Return who peers with whom: nodes with their switch, nodes among each other (S2, S3), switches over their wires."""
+    """Return who peers with whom: nodes with their switch, nodes with each other (S2, S3), switches over wires."""
     topology, wiring = Topology(fabric), calico.wiring
     numbers = speaker_as_numbers(nodes, fabric, wiring)
     speakers: dict[str, Speaker] = {}
@@ -96,16 +96,12 @@ def converge(
 
     `originated`: the prefixes that each speaker tells of by itself. Raises ModelError if the exchange does not settle.
     """
-    own = {
-        name: {prefix: Path(prefix) for prefix in originated.get(name, ())} for name in network.speakers
-    }
+    own = {name: {prefix: Path(prefix) for prefix in originated.get(name, ())} for name in network.speakers}
     reverse = {(peering.local, peering.remote): peering for peering in network.peerings}
     adj_rib_in: dict[str, dict[IPNetwork, dict[str, Path]]] = {name: {} for name in network.speakers}
     loc_rib: dict[str, dict[IPNetwork, tuple[Path, ...]]] = {}
     for _ in range(_MOST_ROUNDS):
-        chosen = {
-            name: _decide(network, name, own[name], adj_rib_in[name]) for name in network.speakers
-        }
+        chosen = {name: _decide(network, name, own[name], adj_rib_in[name]) for name in network.speakers}
         if chosen == loc_rib:
             return chosen
         loc_rib = chosen

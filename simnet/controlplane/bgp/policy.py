@@ -1,9 +1,10 @@
 """What a speaker tells a peer, and what it takes from one.
 
-Modelled: propagation between internal and external peers, reflection, next hops, loop checks, the filter of learned paths.
+Modelled: propagation between internal and external peers, reflection, next hops, loop checks, the
+filter of learned paths.
 Left out: communities, confederations, route refresh.
-Source: RFC 4271, 5.1, 9.1.2, 9.2; RFC 4456, 8; projectcalico/bird, proto/bgp/attrs.c (a path is not held back because its AS_PATH
-holds the receiver's AS: the receiver drops it).
+Source: RFC 4271, 5.1, 9.1.2, 9.2; RFC 4456, 8; projectcalico/bird, proto/bgp/attrs.c (a path is not held back
+because its AS_PATH holds the receiver's AS: the receiver drops it).
 """
 
 from __future__ import annotations

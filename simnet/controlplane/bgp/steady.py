@@ -7,7 +7,8 @@ passing messages; a test holds the two together.
 Modelled: wirings S1 to S5 on one switch and on leaf-spine, without encapsulation; own blocks as blackholes, borrowed
 addresses, service prefixes, next hops resolved over the connected segment or the gateway. Left out: tunnels, BGPFilter,
 route reflectors among nodes, subnets of spine links in other switches' tables.
-Source: projectcalico/calico, confd templates bird.cfg, bird_aggr.cfg, bird_ipam.cfg; RFC 4271, 4456; docs/models/routing.md.
+Source: projectcalico/calico, confd templates bird.cfg, bird_aggr.cfg, bird_ipam.cfg; RFC 4271, 4456;
+docs/models/routing.md.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from simnet.controlplane.calico.advertisement import Advertisement, service_advertisements
 from simnet.controlplane.bgp.topology import Topology
+from simnet.controlplane.calico.advertisement import Advertisement, service_advertisements
 from simnet.model.calico import AdvertisedService, CalicoSettings, FabricSettings, Wiring
 from simnet.model.cluster import Block, ClusterNode, ClusterPod
 from simnet.model.fabric import DeviceKind, Fabric
@@ -74,7 +75,7 @@ def steady_fibs(
 
 
 def speaker_as_numbers(nodes: Sequence[ClusterNode], fabric: Fabric, wiring: Wiring) -> dict[str, int]:
-    """Return each node's AS: its own number; under S4 its switch's; under S5, where numbers repeat, counted up from the first."""
+    """Return each node's AS: its own; under S4 its switch's; under S5, where they repeat, counted up from the first."""
     numbers = [node.as_number for node in nodes]
     if wiring is Wiring.S4:
         topology, of_device = Topology(fabric), {device.name: device.as_number for device in fabric.devices}
@@ -134,9 +135,14 @@ class _Plan:
             for address in pod.addresses:
                 self.pods_on.setdefault(pod.node, []).append(
                     Route(
-                        ipaddress.ip_network(address), RouteKind.DIRECT, hops, "boot", metric, scope_link=True,
+                        ipaddress.ip_network(address),
+                        RouteKind.DIRECT,
+                        hops,
+                        "boot",
+                        metric,
+                        scope_link=True,
                         why=f"pod {pod.pod}: its veth (CNI, then Felix)",
-                    )  # fmt: skip
+                    )
                 )
         self.blocks_of: dict[str, list[IPNetwork]] = {}
         for block in blocks:
@@ -161,7 +167,9 @@ class _Plan:
                 blackholes.append(self._blackhole(cidr, f"own block of {name}: addresses without a pod are discarded"))
         for told in self.told:
             if told.in_kernel and name in told.nodes:
-                blackholes.append(self._blackhole(told.prefix, "advertised single address: not in the kernel reject list"))
+                blackholes.append(
+                    self._blackhole(told.prefix, "advertised single address: not in the kernel reject list")
+                )
         routes += blackholes
         own.update(route.prefix for route in blackholes)
         routes += [route for owner, route in self._remote_routes(name) if owner != name and route.prefix not in own]
@@ -203,7 +211,11 @@ class _Plan:
         else:
             hop = topology.on_link(name, owner, family) or topology.gateway(name, family)
             internal = same_as
-            via = f"reflected by {topology.switch_of(name)}" if wiring is Wiring.S4 else f"from the node mesh, next hop {owner}"
+            via = (
+                f"reflected by {topology.switch_of(name)}"
+                if wiring is Wiring.S4
+                else f"from the node mesh, next hop {owner}"
+            )
             why = f"{origin.why}; {via}"
         if hop is None:
             return None  # the next hop cannot be resolved
@@ -245,7 +257,7 @@ class _Plan:
         return origin.why
 
     def _tellers(self, origin: Origin) -> tuple[tuple[str, ...], ...]:
-        """The nodes that tell their switch of the prefix, each with itself as next hop, by length of the AS path: 1, 2."""
+        """The nodes that tell their switch of the prefix, itself as next hop, by length of the AS path: 1, 2."""
         if self.calico.wiring is not Wiring.S3:
             return (origin.nodes,)
         if origin.nodes not in self._tellers_of:
@@ -287,7 +299,7 @@ class _Plan:
 
 
 def print_order(prefix: IPNetwork) -> tuple[int, int, int]:
-    """Return the sort key by which `ip route` (IPv4: a trie in order) and `ip -6 route` (leaves first) list prefixes."""
+    """Return the sort key by which `ip route` (a trie in order) and `ip -6 route` (leaves first) list prefixes."""
     if prefix.version == 4:
         return 4, int(prefix.network_address), -prefix.prefixlen if prefix.prefixlen else -33
     return 6, int(prefix.broadcast_address), -prefix.prefixlen

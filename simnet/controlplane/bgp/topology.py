@@ -181,7 +181,7 @@ class Topology:
         return self._toward[key]
 
     def _distances(self, targets: tuple[str, ...]) -> dict[str, int]:
-        """Steps from every switch to the nearest target: the length of the AS path, since every switch has its own AS."""
+        """Steps from every switch to the nearest target: the AS path's length, since every switch has its own AS."""
         if targets not in self._distance:
             distance = dict.fromkeys(targets, 0)
             queue = deque(targets)
@@ -195,11 +195,9 @@ class Topology:
         return self._distance[targets]
 
     def underlay(self) -> list[tuple[str, IPNetwork]]:
-        """(switch, prefix) of all that switches tell each other: their loopbacks, node and client subnets, node addresses."""
+        """(switch, prefix) of all that switches tell each other: loopbacks, subnets, addresses of nodes."""
         if self._underlay is None:
-            self._underlay = [
-                entry for name in self._devices if self._is_switch(name) for entry in self._told_by(name)
-            ]
+            self._underlay = [entry for name in self._devices if self._is_switch(name) for entry in self._told_by(name)]
         return self._underlay
 
     def _told_by(self, switch: str) -> Iterator[tuple[str, IPNetwork]]:

@@ -1,6 +1,7 @@
 """Which nodes tell their peers about which service addresses.
 
-Modelled: BGPConfiguration's three lists, traffic policy, load balancer aggregation, the exclusion label, and the release that
+Modelled: BGPConfiguration's three lists, traffic policy, load balancer aggregation, the exclusion label, and
+the release that
 told of endpoints that were not ready. Left out: the order of events (see the engine).
 Source: projectcalico/calico, confd/pkg/backends/calico/routes.go and client.go.
 """
@@ -67,8 +68,17 @@ def service_advertisements(
                 tell(prefix, (node for node in willing if node in tellers), single, why)
             elif single:
                 tell(prefix, willing, True, f"{name}: a single address, told by every node")
-            elif name == "serviceLoadBalancerIPs" and not settings.service_load_balancer_aggregation and service.ready_nodes:
-                tell(prefix, willing, False, "serviceLoadBalancerAggregation Disabled: every node while an endpoint is ready")
+            elif (
+                name == "serviceLoadBalancerIPs"
+                and not settings.service_load_balancer_aggregation
+                and service.ready_nodes
+            ):
+                tell(
+                    prefix,
+                    willing,
+                    False,
+                    "serviceLoadBalancerAggregation Disabled: every node while an endpoint is ready",
+                )
     order = sorted(reasons, key=lambda prefix: (prefix.version, int(prefix.network_address), prefix.prefixlen))
     return tuple(
         Advertisement(prefix, tuple(n for n in willing if n in reasons[prefix][0]), *reasons[prefix][1:])
@@ -77,9 +87,7 @@ def service_advertisements(
     )
 
 
-def _listed_addresses(
-    service: AdvertisedService, settings: CalicoSettings
-) -> Iterator[tuple[str, str, IPNetwork]]:
+def _listed_addresses(service: AdvertisedService, settings: CalicoSettings) -> Iterator[tuple[str, str, IPNetwork]]:
     """Yield (list, address, CIDR that holds it) for the service's addresses that lie in an advertised CIDR."""
     for name, cidrs, addresses in (
         ("serviceClusterIPs", settings.service_cluster_ips, service.cluster_ips),

@@ -1,10 +1,15 @@
 """Which address a pod gets, and which node holds which block.
 
-Modelled: affine blocks first, then a free block found from a start that the host's name decides, then borrowing from another
-node's block unless affinity is strict; the cap on blocks a node; all addresses of a block in order; blocks that exist already.
-Left out: releasing addresses, reservations, Windows' reserved addresses, reclaiming empty blocks, more than one pool a pod.
-Source: projectcalico/calico, design/ipam and libcalico-go/lib/ipam. The start of the walk there is Go's generator seeded
-with FNV-32 of the hostname; here it is FNV-1a itself, so blocks differ from a real cluster's, their number and use do not.
+Modelled: affine blocks first, then a free block found from a start that the host's name decides, then
+borrowing from another
+node's block unless affinity is strict; the cap on blocks a node; all addresses of a block in order; blocks
+that exist already.
+Left out: releasing addresses, reservations, Windows' reserved addresses, reclaiming empty blocks, more than
+one pool a pod.
+Source: projectcalico/calico, design/ipam and libcalico-go/lib/ipam. The start of the walk there is Go's
+generator seeded
+with FNV-32 of the hostname; here it is FNV-1a itself, so blocks differ from a real cluster's, their number and
+use do not.
 """
 
 from __future__ import annotations
@@ -42,7 +47,8 @@ def assign_blocks(
 ) -> Assignment:
     """Return addresses for all pods, in the order of the requests, and the blocks that then exist.
 
-    `blocks` are affinities that exist (BlockAffinity, IPAMBlock); addresses that pods have already are kept, and a block
+    `blocks` are affinities that exist (BlockAffinity, IPAMBlock); addresses that pods have already are kept,
+    and a block
     around them that nobody holds goes to the node with most of its pods (the first by name of several).
     Raises InputError with every pod that cannot be addressed.
     """
@@ -67,7 +73,13 @@ def assign_blocks(
                 held.append(answer)
             else:
                 problems.append(
-                    Problem(Position("calico"), f"pod {request.pod} on {request.node}", answer.found, answer.expected, answer.fix)
+                    Problem(
+                        Position("calico"),
+                        f"pod {request.pod} on {request.node}",
+                        answer.found,
+                        answer.expected,
+                        answer.fix,
+                    )
                 )
         answers[request.pod] = tuple(held)
     if problems:
@@ -161,12 +173,15 @@ class Ipam:
         pools = [pool for pool in self._pools if pool.version == family]
         where = Position("calico")
         if not pools:
-            return Problem(where, "", f"no IPv{family} pool", "an IP pool of the pod's family", "add one to calico.ipPools")
+            return Problem(
+                where, "", f"no IPv{family} pool", "an IP pool of the pod's family", "add one to calico.ipPools"
+            )
         own = sum(1 for cidr in self._of_node.get(node, ()) if cidr.version == family)
         if own >= settings.max_blocks_per_host:
             limit = settings.max_blocks_per_host
             return Problem(
-                where, "", f"{own} full blocks on {node}", f"at most {limit} blocks a node, one of them with a free address",
+                where, "", f"{own} full blocks on {node}",
+                f"at most {limit} blocks a node, one of them with a free address",
                 "put fewer pods on the node or raise maxBlocksPerHost",
             )  # fmt: skip
         for pool in pools:
@@ -178,7 +193,8 @@ class Ipam:
                     return address
         if settings.strict_affinity:
             return Problem(
-                where, "", "every block of the pools is another node's", "a free block, since strictAffinity forbids to borrow",
+                where, "", "every block of the pools is another node's",
+                "a free block, since strictAffinity forbids to borrow",
                 "widen the pool, make blocks smaller or set strictAffinity: false",
             )  # fmt: skip
         for pool in pools:

@@ -153,13 +153,15 @@ class _Compiler:
         fabric, devices = self.fabric, len(self.fabric.devices)
         for i, pod in enumerate(fabric.pods):
             down = 2 * pod.link + (0 if fabric.links[pod.link].a == pod.node else 1)
-            columns = (np.array([value], dtype=np.int32) for value in (devices + i, down, -1))
-            start = self._add_actions(codes.FORWARD, *columns, self._interface(pod.interface))
+            place, first, second = (np.array([value], dtype=np.int32) for value in (devices + i, down, -1))
+            start = self._add_actions(codes.FORWARD, place, first, second, self._interface(pod.interface))
             self.veth[pod.node, pod.interface] = (start, pod.addresses)
 
     # --- classes
 
-    def _classes(self, prefixes: Sequence[IPNetwork]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def _classes(
+        self, prefixes: Sequence[IPNetwork]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Return (class of each address, first and past-the-last class of each prefix, an address of each class)."""
         ranges = _Ranges(self.addresses)
         count = len(self.addresses)
@@ -177,7 +179,7 @@ class _Compiler:
         return address_class, bounded[first], bounded[last], ranges.order[np.flatnonzero(begins[:count])]
 
     def _holders(self) -> NDArray[np.int64]:
-        """Number of the set of attachments and devices that hold each address; 0: none. Equal numbers: told apart by none."""
+        """A number for the set of attachments and devices that hold each address; 0: nobody."""
         held: dict[str, list[tuple[str, int]]] = {}
         for number, segment in enumerate(self.fabric.segments):
             for i, end in enumerate(segment.attachments):
@@ -220,8 +222,8 @@ class _Compiler:
         self._hop_actions: dict[tuple[str, NextHop], int] = {}
         for i, device in enumerate(fabric.devices):
             row = lookup[i]
-            fib = self.fibs.get(device.name)
-            numbers = [number_of[id(route)] for route in fib.routes] if fib else []
+            held = self.fibs.get(device.name)
+            numbers = [] if held is None else [number_of[id(route)] for route in held.routes]
             numbers.sort(key=length.__getitem__)
             for number in numbers:
                 start, end = span[number]
@@ -262,9 +264,9 @@ class _Compiler:
                     row[at] = action
             return
         for segment, base in self._egress(device, interface):
-            at, target = self._neighbour_rows[segment]
-            inside = slice(*np.searchsorted(at, (start, end)))
-            row[at[inside]] = base + target[inside]
+            held_class, target = self._neighbour_rows[segment]
+            inside = slice(*np.searchsorted(held_class, (start, end)))
+            row[held_class[inside]] = base + target[inside]
 
     def _egress(self, device: str, interface: str) -> list[tuple[int, int]]:
         found = self.egress.get((device, interface))
@@ -317,9 +319,9 @@ class _Compiler:
             for address in device.addresses:
                 holders.setdefault(self.addresses.intern(address), []).append(i)
         shared = []
-        for address, devices in holders.items():
-            owner[address] = devices[0] if len(devices) == 1 else codes.HELD_BY_SEVERAL
-            shared += [device * count + address for device in devices] if len(devices) > 1 else []
+        for number, devices in holders.items():
+            owner[number] = devices[0] if len(devices) == 1 else codes.HELD_BY_SEVERAL
+            shared += [at * count + number for at in devices] if len(devices) > 1 else []
         for network in _LOOPBACK:
             owner[self.addresses.members(network)] = codes.HELD_BY_ALL
         return owner, np.array(sorted(shared), dtype=np.int64)

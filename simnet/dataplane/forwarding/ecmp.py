@@ -1,7 +1,9 @@
 """Which next hop of a group a packet takes.
 
-Modelled: hash over addresses (Linux's default), over the five-tuple, or over the five-tuple with its ends sorted, so that
-both directions of a flow hash alike; a seed per box; modulo and hash-threshold choice. Left out: flow labels, inner headers.
+Modelled: hash over addresses (Linux's default), over the five-tuple, or over the five-tuple with its ends
+sorted, so that
+both directions of a flow hash alike; a seed per box; modulo and hash-threshold choice. Left out: flow labels,
+inner headers.
 The hash is the splitmix64 finaliser, not Linux's jhash or a vendor's CRC: equal in law, not flow by flow.
 Source: RFC 2991, 2992 (hash-threshold); Linux ip-sysctl, fib_multipath_hash_policy.
 """
@@ -32,7 +34,8 @@ def flow_hash(
 ) -> NDArray[np.uint64]:
     """Return each packet's hash at its device: uint64[n], all values equally likely over random flows.
 
-    The keys are hashes of addresses (`ForwardingTables.address_key`); a device whose policy is l3 leaves ports and protocol out.
+    The keys are hashes of addresses (`ForwardingTables.address_key`); a device whose policy is l3 leaves ports
+    and protocol out.
     """
     fields = policy.hash[device]
     with_ports = fields > 0

@@ -1,6 +1,7 @@
 """One routing decision for each packet of a batch.
 
-Source: net/ipv4/fib_trie.c (longest prefix), net/ipv4/route.c (the local table comes first); reference loop in tests/reference.
+Source: net/ipv4/fib_trie.c (longest prefix), net/ipv4/route.c (the local table comes first); reference loop in
+tests/reference.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def access(
 ) -> Step:
     """Return the first step of packets from where they are made.
 
-    A pod's packet goes over its veth to its node (all traffic, even to a pod beside it); a client site asks its own routes:
+    A pod's packet goes over its veth to its node (all traffic, even to a pod beside it); a client site asks
+    its own routes:
     its switch, or straight over a bridged segment; a node's own packet asks the node's routes.
     """
     in_pod = place >= tables.device_count

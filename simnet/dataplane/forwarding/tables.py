@@ -1,7 +1,8 @@
 """Forwarding tables as arrays: one gather tells what any device does with any address in play.
 
 Addresses that no device tells apart share a *class*: between the ends of all prefixes, an address differs from its
-neighbour only by who holds it. `lookup[device, class]` is an *action*; an action names the next place and the wires to it,
+neighbour only by who holds it. `lookup[device, class]` is an *action*; an action names the next place and the
+wires to it,
 or a verdict. An ECMP group is an action of its own that refers to its members.
 """
 
@@ -48,7 +49,9 @@ class ForwardingTables:
     has_groups: bool
     ecmp: EcmpPolicy
     address_key: NDArray[np.uint64]  # [addresses] hash of the address itself, not of its id
-    local_owner: NDArray[np.int32]  # [addresses] device that holds it; HELD_BY_NONE, HELD_BY_ALL (loopback), HELD_BY_SEVERAL
+    local_owner: NDArray[
+        np.int32
+    ]  # [addresses] device that holds it; HELD_BY_NONE, HELD_BY_ALL (loopback), HELD_BY_SEVERAL
     shared_owner: NDArray[np.int64]  # [s] device * addresses + address of those held by several, ascending
     primary_address: NDArray[np.int32]  # [devices, 2] id of its first IPv4, IPv6 address; -1: none
     interface_names: tuple[str, ...]

@@ -7,11 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.clusters import routed_clusters
-from reference.forwarding import decide, flow_hash
+from reference.forwarding import decide
 
+from simnet.controlplane.bgp.steady import steady_fibs
+from simnet.controlplane.fabric import build_fabric
 from simnet.dataplane.forwarding.compile import compile_tables
+from simnet.dataplane.forwarding.ecmp import choose, flow_hash
 from simnet.dataplane.forwarding.step import Step, access, step
+from simnet.errors import ModelError
 from simnet.model.addresses import AddressTable
+from simnet.model.calico import CalicoSettings, FabricMode, FabricSettings
+from simnet.model.cluster import ClusterNode
+from simnet.model.fib import Fib, NextHop, Route, RouteKind
 
 KINDS = {
     "local": Step.LOCAL, "forward": Step.FORWARD, "blackhole": Step.BLACKHOLE, "unreachable": Step.UNREACHABLE,
@@ -28,7 +35,12 @@ def int32(values):
 
 
 @settings(max_examples=150, deadline=None)
-@given(routed_clusters(), st.integers(0, 2**70), st.sampled_from(["modulo", "hash-threshold"]), st.randoms(use_true_random=False))
+@given(
+    routed_clusters(),
+    st.integers(0, 2**70),
+    st.sampled_from(["modulo", "hash-threshold"]),
+    st.randoms(use_true_random=False),
+)
 def test_every_decision_agrees_with_looking_at_every_route(cluster, seed, choice, random):
     fabric, fibs = cluster.fabric, cluster.fibs
     addresses = AddressTable(random.sample(OTHERS, len(OTHERS)))
@@ -42,7 +54,9 @@ def test_every_decision_agrees_with_looking_at_every_route(cluster, seed, choice
             source = random.choice([a for a in addresses.texts if ipaddress.ip_address(a).version == family])
             ports = (random.randrange(65536), random.randrange(65536), random.choice([6, 17, 132]))
             rows.append((device, addresses.intern(source), destination, *ports))
-    device, source, destination, source_port, destination_port, protocol = (int32(column) for column in zip(*rows, strict=True))
+    device, source, destination, source_port, destination_port, protocol = (
+        int32(column) for column in zip(*rows, strict=True)
+    )
     found = step(tables, device, source, destination, source_port, destination_port, protocol.astype(np.uint8), seed)
     for i, (at, src, dst, sport, dport, proto) in enumerate(rows):
         kind, place, wires, interface = decide(
@@ -125,27 +139,47 @@ def test_a_pods_first_step_is_over_its_veth_to_its_node(cluster):
 
 
 def test_a_symmetric_hash_sends_both_directions_of_a_flow_to_the_same_member():
-    class Switch:
-        name = "s"
-        kind = __import__("simnet.model.fabric", fromlist=["DeviceKind"]).DeviceKind.SWITCH
+    nodes = [ClusterNode(f"n{i}", (f"10.0.0.{i + 11}",), {}) for i in range(5)]
+    agree = {}
+    for policy in ("symmetric", "l4"):
+        wiring = FabricSettings(mode=FabricMode.BRIDGED, ecmp_hash=policy)
+        fabric = build_fabric(nodes, [], [], wiring)
+        calico = CalicoSettings(service_external_ips=("203.0.113.0/24", "198.51.100.0/24"))
+        fibs = steady_fibs(fabric, nodes, [], (), (), calico, wiring)
+        addresses = AddressTable(["203.0.113.1", "198.51.100.1"])
+        tables = compile_tables(fabric, fibs, addresses)
+        port = np.arange(1000, dtype=np.int32)
+        switch, one, other, http = (np.full(1000, value, np.int32) for value in (5, 0, 1, 80))
+        protocol = np.full(1000, 6, np.uint8)
+        there = step(tables, switch, one, other, port, http, protocol, 3).next_place
+        back = step(tables, switch, other, one, http, port, protocol, 3).next_place
+        agree[policy] = int((there == back).sum())
+    assert agree["symmetric"] == 1000
+    assert agree["l4"] < 300  # one in five by chance
 
-    class Symmetric:
-        ecmp_hash = "symmetric"
 
-    there = flow_hash(Symmetric, Switch, "10.0.0.1", "10.0.0.2", 1000, 80, 6, 5)
-    assert there == flow_hash(Symmetric, Switch, "10.0.0.2", "10.0.0.1", 80, 1000, 6, 5)
-    Symmetric.ecmp_hash = "l4"
-    there = flow_hash(Symmetric, Switch, "10.0.0.1", "10.0.0.2", 1000, 80, 6, 5)
-    assert there != flow_hash(Symmetric, Switch, "10.0.0.2", "10.0.0.1", 80, 1000, 6, 5)
+def test_ecmp_spreads_flows_evenly_and_boxes_choose_apart():
+    """Chi-square over 5 members stays below 4 sigma of its 4 degrees of freedom; two boxes agree one time in five."""
+    addresses, size, count = AddressTable(["203.0.113.1", "198.51.100.1"]), 5, 50_000
+    fabric = build_fabric([], [], [], FabricSettings(leaves=2, spines=1, border_leaf=False))
+    tables = compile_tables(fabric, {}, addresses)
+    port = np.arange(count, dtype=np.int32)
+    key = tables.address_key
+    picked = []
+    for box in (0, 1):
+        hashed = flow_hash(
+            tables.ecmp, np.full(count, box, np.int32), np.full(count, key[0]), np.full(count, key[1]), port,
+            np.full(count, 80, np.int32), np.full(count, 6, np.uint8), 1,
+        )  # fmt: skip
+        chosen = choose(tables.ecmp, np.full(count, box, np.int32), hashed, np.full(count, size, np.int32))
+        seen = np.bincount(chosen, minlength=size)
+        assert ((seen - count / size) ** 2 / (count / size)).sum() < 4 + 4 * 8**0.5
+        picked.append(chosen)
+    same = int((picked[0] == picked[1]).sum())
+    assert abs(same - count / size) < 4 * (count * 0.2 * 0.8) ** 0.5
 
 
 def test_a_route_over_an_interface_that_the_device_lacks_is_refused():
-    from simnet.controlplane.fabric import build_fabric
-    from simnet.errors import ModelError
-    from simnet.model.calico import FabricSettings
-    from simnet.model.cluster import ClusterNode
-    from simnet.model.fib import Fib, NextHop, Route, RouteKind
-
     fabric = build_fabric([ClusterNode("A", ("10.0.0.11",), {})], [], [], FabricSettings())
     route = Route(ipaddress.ip_network("10.0.0.0/8"), RouteKind.VIA, (NextHop("eth7", "10.0.0.1"),))
     with pytest.raises(ModelError, match="A: a route leaves by 'eth7', which the device does not have"):
