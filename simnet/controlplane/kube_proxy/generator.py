@@ -23,7 +23,7 @@ from itertools import chain as concatenate
 from operator import attrgetter
 
 from simnet.controlplane.kube_proxy import chain_names as names
-from simnet.controlplane.kube_proxy.chain_layers import LayeredChains, canonical_order
+from simnet.controlplane.kube_proxy.chain_layers import LayeredChains, SubstitutedChains, canonical_order
 from simnet.controlplane.kube_proxy.endpoints import (
     EndpointInfo,
     EndpointSelection,
@@ -38,7 +38,7 @@ from simnet.controlplane.kube_proxy.fixed_rules import (
     nat_fixed_rules,
     node_ports_jumps,
 )
-from simnet.controlplane.kube_proxy.local_detector import LocalDetector, local_detector
+from simnet.controlplane.kube_proxy.local_detector import PLACEHOLDER, LocalDetector, local_detector
 from simnet.controlplane.kube_proxy.node import ProxiedNode
 from simnet.controlplane.kube_proxy.node_port_addresses import has_localhost_node_ports, node_port_addresses
 from simnet.controlplane.kube_proxy.service_ports import ServicePortInfo, service_ports
@@ -49,8 +49,8 @@ from simnet.controlplane.kube_proxy.service_rules import (
     ServicePortWriter,
 )
 from simnet.controlplane.kube_proxy.version_profile import version_profile
-from simnet.model.iptables.ruleset import BUILT_IN_CHAINS, Chain, Family, Ruleset, Table
-from simnet.model.kube_proxy import LOCALHOST_NODE_PORTS_COUNTER, KubeProxyConfiguration
+from simnet.model.iptables.ruleset import BUILT_IN_CHAINS, Chain, Family, Match, Ruleset, Table
+from simnet.model.kube_proxy import LOCALHOST_NODE_PORTS_COUNTER, DetectLocalMode, KubeProxyConfiguration
 from simnet.model.kubernetes import EndpointSlice, Service
 
 LARGE_CLUSTER_ENDPOINTS = 1000
@@ -124,9 +124,12 @@ class RuleGenerator:
     def for_node(self, node: ProxiedNode) -> Ruleset:
         """Return a node's rules; nodes that do not differ in anything that matters get the same object."""
         detector = local_detector(self._configuration, self._family, node.pod_cidrs)
+        # A pod CIDR of its own for each node: chains are written with a placeholder, which each node's tables replace.
+        by_node_cidr = self._configuration.detect_local_mode is DetectLocalMode.NODE_CIDR
+        written = PLACEHOLDER[self._family] if by_node_cidr and detector is not None else detector
         with _collector_paused():
-            base = self._base(detector)
-        differences = self._differences(node, base, detector)
+            base = self._base(written)
+        differences = self._differences(node, base, written)
         accepting = node_port_addresses(self._configuration, self._family, node)
         addresses = None if accepting.all_addresses else accepting.of_node(node, self._family)
         # The identity of rules stands for them: writers keep what they made as long as this generator lives.
@@ -134,7 +137,7 @@ class RuleGenerator:
         made = self._rulesets.get(key)
         if made is None:
             tables = {  # in the order in which restore_text loads them; see there
-                "nat": self._nat_table(base, differences, addresses),
+                "nat": _substituted(self._nat_table(base, differences, addresses), written, detector),
                 "filter": self._filter_table(base, differences),
                 "mangle": self._mangle,
             }
@@ -281,6 +284,16 @@ class RuleGenerator:
     def _ordered(built_in: Iterable[Chain], *chains: Chain) -> Mapping[str, Chain]:
         by_name = {chain.name: chain for chain in (*built_in, *chains)}
         return {name: by_name[name] for name in sorted(by_name, key=canonical_order)}
+
+
+def _substituted(table: Table, written: LocalDetector | None, meant: LocalDetector | None) -> Table:
+    if written is None or meant is None or written is meant:
+        return table
+    matches: Mapping[Match, Match] = {
+        written.is_local: meant.is_local,
+        written.is_not_local: meant.is_not_local,
+    }
+    return Table(table.name, SubstitutedChains(table.chains, matches))
 
 
 @contextmanager

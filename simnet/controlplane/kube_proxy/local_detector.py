@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from simnet.controlplane.kube_proxy.addresses import networks_of
+from simnet.controlplane.kube_proxy.addresses import host_network, networks_of
 from simnet.model.iptables.ruleset import Family, InInterface, SourceAddress
 from simnet.model.kube_proxy import DetectLocalMode, KubeProxyConfiguration
 
@@ -37,6 +37,13 @@ def local_detector(
         case DetectLocalMode.INTERFACE_NAME_PREFIX:
             prefix = configuration.detect_local.interface_name_prefix
             return _by_interface(prefix + "+" if prefix else "")
+
+
+# Stands for a detector that differs between nodes; a pod CIDR is never a single unspecified address.
+PLACEHOLDER = {
+    family: LocalDetector(SourceAddress(host_network(address)), SourceAddress(host_network(address), negated=True))
+    for family, address in ((Family.IPV4, "0.0.0.0"), (Family.IPV6, "::"))
+}
 
 
 def _by_cidr(cidrs: Iterable[str], family: Family) -> LocalDetector | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from simnet.controlplane.kube_proxy import ProxiedNode, RuleGenerator
-from simnet.model.iptables.ruleset import Family
-from simnet.model.kube_proxy import KubeProxyConfiguration
+from simnet.model.iptables.ruleset import Family, SourceAddress
+from simnet.model.kube_proxy import DetectLocalMode, KubeProxyConfiguration
 from simnet.model.kubernetes import Endpoint, EndpointPort, EndpointSlice, Service, ServicePort
 
 CONFIGURATION = KubeProxyConfiguration(cluster_cidr="10.0.0.0/8")
@@ -66,6 +66,25 @@ def test_nodes_with_a_local_policy_differ_only_in_the_chains_that_policy_writes(
     assert {name for name in first.tables["nat"].chains if name not in third.tables["nat"].chains} == different
     assert first.tables["filter"] is second.tables["filter"]
     assert first.tables["filter"] is not third.tables["filter"]
+
+
+def test_with_node_cidr_each_node_sees_its_own_pods_and_shares_all_other_chains():
+    configuration = KubeProxyConfiguration(detect_local_mode=DetectLocalMode.NODE_CIDR)
+    generator = RuleGenerator(*cluster(), configuration, Family.IPV4)
+    nodes = [replace(node, pod_cidrs=(f"10.{i}.0.0/16",)) for i, node in enumerate(NODES[:2])]
+    first, second = (generator.for_node(node).tables["nat"].chains for node in nodes)
+    different = {name[:9] for name, chain in first.items() if chain != second[name]}
+    assert different == {"KUBE-SVC-"}
+    assert all(chain is second[name] for name, chain in first.items() if chain == second[name] and "SVC" not in name)
+    for chains, cidr in ((first, "10.0.0.0/16"), (second, "10.1.0.0/16")):
+        (found,) = {
+            match.network
+            for name, chain in chains.items()
+            if name.startswith("KUBE-SVC-")
+            for match in chain.rules[0].matches
+            if isinstance(match, SourceAddress)
+        }
+        assert str(found) == cidr
 
 
 def test_a_layered_table_is_a_mapping_like_any_other():
