@@ -1,0 +1,415 @@
+"""Write the code of chains: single rules, DISPATCH for runs keyed by destination and port, SELECT for cascades.
+
+A cascade's cumulative probabilities are computed with integers: rule j of a cascade holds with q_j / 2**31, so rule i or
+one before it is chosen with 1 - prod(2**31 - q_j) / 2**(31 i), kept as floor of that times 2**64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simnet.dataplane.netfilter.packets import ACCEPT_BY_POLICY, DROP_BY_POLICY, SNAT_MASQUERADE, SNAT_TO_SOURCE
+from simnet.dataplane.netfilter.predicates import Pool, PredicateCompiler, Test, Unknown
+from simnet.dataplane.netfilter.program import (
+    ADDRESS_LIMIT,
+    DISPATCH_LIMIT,
+    Action,
+    Operation,
+    Predicate,
+    Program,
+    Shape,
+    SkippedRule,
+    Unit,
+    build_key_table,
+    dispatch_keys,
+)
+from simnet.errors import ModelError, Position, Problem
+from simnet.model.addresses import AddressTable
+from simnet.model.iptables.ruleset import (
+    BUILT_IN_CHAINS,
+    PROBABILITY_ONE,
+    Dnat,
+    Jump,
+    Masquerade,
+    OpaqueTarget,
+    Reject,
+    Rule,
+    SetMark,
+    Snat,
+    Target,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from simnet.dataplane.netfilter.compiler import ChainUnit
+
+# Targets that neither decide nor change anything that a modelled match reads
+HARMLESS_TARGETS = frozenset({"LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "CHECKSUM", "CLASSIFY", "DSCP", "TOS", "TCPMSS"})
+_SHORTEST_DISPATCH = 4  # a shorter run is cheaper as single rules
+_ORDERED = frozenset({Predicate.RANDOM, Predicate.NTH, Predicate.RECENT})  # when they are asked matters
+
+
+@dataclass(slots=True)
+class _Line:
+    """A rule while its chain is written: its id, tests, and action; `callee` is the unit of a jump."""
+
+    rule: int
+    tests: list[Test]
+    action: Action
+    argument: int
+    callee: int = -1
+
+    @property
+    def is_cascade_member(self) -> bool:
+        return (
+            self.action is Action.JUMP and len(self.tests) == 1
+            and self.tests[0][0] is Predicate.RANDOM and not self.tests[0][1]
+        )  # fmt: skip
+
+    def key(self) -> tuple[int, int, int] | None:
+        """(destination or -1, protocol, port) if the rule is exact in protocol and port, and nothing in it depends on when."""
+        address, protocol, port = -1, -1, -1
+        for predicate, negated, operand in self.tests:
+            if predicate in _ORDERED:
+                return None
+            if not negated:
+                if predicate is Predicate.DESTINATION_HOST:
+                    address = operand if address < 0 else address
+                elif predicate is Predicate.PROTOCOL:
+                    protocol = operand if protocol < 0 else protocol
+                elif predicate is Predicate.DESTINATION_PORT:
+                    port = operand if port < 0 else port
+        return (address, protocol, port) if protocol >= 0 and port >= 0 else None
+
+    def residual(self) -> list[Test]:
+        """The tests that the key does not answer."""
+        key = self.key()
+        assert key is not None
+        answered = {(Predicate.DESTINATION_HOST, False, key[0]), (Predicate.PROTOCOL, False, key[1]),
+                    (Predicate.DESTINATION_PORT, False, key[2])}  # fmt: skip
+        return [test for test in self.tests if test not in answered]
+
+
+class Emitter:
+    """Collects code and constants; `program` is its one use."""
+
+    def __init__(self, addresses: AddressTable, interfaces: tuple[str, ...], skip_unknown: bool) -> None:
+        self.addresses, self.interfaces, self.skip_unknown = addresses, interfaces, skip_unknown
+        self.predicates = PredicateCompiler(addresses)
+        self.shapes, self.dnat, self.snat = Pool(), Pool(), Pool()
+        self.words: list[int] = []
+        self.jumps: list[tuple[int, int]] = []  # (word, unit whose pc it is)
+        self.option_jumps: list[tuple[int, int]] = []
+        self.option_threshold: list[int] = []
+        self.option_target: list[int] = []
+        self.option_return: list[int] = []
+        self.keys: list[tuple[int, int, int, int, int]] = []  # dispatch, address, protocol, port, pc
+        self.dispatch_kinds: list[int] = []
+        self.skipped: list[SkippedRule] = []
+        self.thresholds: dict[tuple[int, ...], list[int]] = {}
+        self.inlined: dict[int, int | None] = {}
+
+    def program(
+        self, units: Sequence[ChainUnit], hosts: Sequence[Mapping[tuple[str, str], int]], problems: list[Problem]
+    ) -> Program:
+        """Write all units and return the program; mistakes go to `problems`."""
+        self.units = units
+        self.first_rules, count = [], 0
+        for unit in units:
+            self.first_rules.append(count)
+            count += len(unit.chain.rules) + self._is_built_in(unit)
+        places: list[tuple[int, int]] = [(-1, -1)] * len(units)
+        for number in reversed(range(len(units))):  # callers before callees, so that pcs grow along a packet's way
+            places[number] = self._chain(units[number], self.first_rules[number], problems)
+        code = np.array(self.words, dtype=np.int32)
+        for word, number in self.jumps:
+            code[word] = places[number][0]
+        for option, number in self.option_jumps:
+            self.option_target[option] = places[number][0]
+        if len(self.dispatch_kinds) >= DISPATCH_LIMIT or len(self.addresses) >= ADDRESS_LIMIT:
+            raise ModelError("more dispatch tables or addresses than a program's keys can hold")
+        key_rows = np.array(self.keys, dtype=np.int64).reshape(-1, 5)
+        keys = dispatch_keys(key_rows[:, 0], key_rows[:, 1], key_rows[:, 2], key_rows[:, 3])
+        key_table, key_target = build_key_table(keys, key_rows[:, 4])
+        marks = np.array(self.predicates.marks.values, dtype=np.uint32).reshape(-1, 2)
+        dnat = np.array(self.dnat.values, dtype=np.int32).reshape(-1, 2)
+        snat = np.array(self.snat.values, dtype=np.int64).reshape(-1, 5)
+        return Program(
+            addresses=self.addresses, interfaces=self.interfaces, shapes=tuple(self.shapes.values), code=code,  # type: ignore[arg-type]
+            units=tuple(
+                Unit(u.table, u.chain, first, *place)
+                for u, first, place in zip(units, self.first_rules, places, strict=True)
+            ),
+            chains=tuple(hosts), rule_count=count, depth=self._depth(units),
+            networks=tuple(self.predicates.networks.values),  # type: ignore[arg-type]
+            interface_patterns=tuple(self.predicates.interfaces.values),  # type: ignore[arg-type]
+            port_sets=self.predicates.port_set_columns(),
+            mark_value=marks[:, 0].copy(), mark_mask=marks[:, 1].copy(),
+            dnat_address=dnat[:, 0].copy(), dnat_port=dnat[:, 1].copy(),
+            snat_kind=snat[:, 0].astype(np.uint8), snat_address=snat[:, 1].astype(np.int32),
+            snat_port_first=snat[:, 2].astype(np.int32), snat_port_last=snat[:, 3].astype(np.int32),
+            snat_random_fully=snat[:, 4].astype(np.bool_),
+            nth=tuple(self.predicates.nth), recent=tuple(self.predicates.recent.values),  # type: ignore[arg-type]
+            recent_lists=tuple(self.predicates.recent_lists.values),  # type: ignore[arg-type]
+            option_threshold=np.array(self.option_threshold, dtype=np.uint64),
+            option_target=np.array(self.option_target, dtype=np.int64),
+            option_return=np.array(self.option_return, dtype=np.int64),
+            dispatch_kinds=np.array(self.dispatch_kinds, dtype=np.uint8),
+            key_table=key_table, key_target=key_target, skipped=tuple(self.skipped),
+        )  # fmt: skip
+
+    @staticmethod
+    def _is_built_in(unit: ChainUnit) -> bool:
+        return unit.chain.policy is not None or unit.chain.name in BUILT_IN_CHAINS.get(unit.table, ())
+
+    @staticmethod
+    def _depth(units: Sequence[ChainUnit]) -> int:
+        depths: list[int] = []
+        for unit in units:  # callees come first
+            depths.append(1 + max((depths[callee] for callee in unit.callees.values()), default=0))
+        return max(depths, default=1) + 1
+
+    # --- one chain
+
+    def _chain(self, unit: ChainUnit, first_rule: int, problems: list[Problem]) -> tuple[int, int]:
+        """Write one chain; returns its pc and the pc of its policy (-1 for a user chain)."""
+        lines = self._lines(unit, first_rule, problems)
+        pc, at = len(self.words), 0
+        while at < len(lines):
+            run = self._cascade(lines, at)
+            if run > 1:
+                self._select(lines[at : at + run], at + run == len(lines))
+                at += run
+                continue
+            run = self._run(lines, at)
+            if run >= _SHORTEST_DISPATCH:
+                self._dispatch(lines[at : at + run])
+                at += run
+                continue
+            self._rule(lines[at], lines[at].tests, 1, at + 1 == len(lines))
+            at += 1
+        policy_pc = -1
+        if self._is_built_in(unit):
+            policy_pc = len(self.words)
+            verdict = DROP_BY_POLICY if unit.chain.policy == "DROP" else ACCEPT_BY_POLICY
+            self._emit(Shape(Operation.POLICY), first_rule + len(unit.chain.rules), 0, verdict)
+        else:
+            self._emit(Shape(Operation.RETURN), -1, 0, 0)
+        return pc, policy_pc
+
+    def _emit(self, shape: Shape, *words: int) -> int:
+        place = len(self.words)
+        self.words.append(self.shapes.number(shape))
+        self.words.extend(words)
+        return place
+
+    def _rule(self, line: _Line, tests: list[Test], cost: int, is_last: bool) -> None:
+        action = line.action
+        if action is Action.JUMP and is_last:
+            action = Action.TAIL
+        mark = self._inline_mark(line.callee) if line.callee >= 0 and line.action is Action.JUMP else None
+        if mark is not None:
+            action = Action.INLINE_MARK
+        shape = Shape(Operation.RULE, tuple((predicate, negated) for predicate, negated, _ in tests), action)
+        place = self._emit(shape, line.rule, cost, line.argument if mark is None else mark)
+        for predicate, _, operand in tests:
+            self.words.append(operand - (1 << 32) if predicate is Predicate.RANDOM and operand >= 1 << 31 else operand)
+        if mark is not None:
+            self.words.append(self.first_rules[line.callee])
+        elif line.callee >= 0:
+            self.jumps.append((place + 3, line.callee))
+
+    def _inline_mark(self, callee: int) -> int | None:
+        """The mark number if the chain does nothing but set a mark, whatever the packet; else None."""
+        if callee not in self.inlined:
+            rules = self.units[callee].chain.rules
+            mark = None
+            if len(rules) == 1 and isinstance(rules[0].target, SetMark) and rules[0].matches == ():
+                mark = self.predicates.marks.number((rules[0].target.value, rules[0].target.mask))
+            self.inlined[callee] = mark
+        return self.inlined[callee]
+
+    # --- cascades
+
+    @staticmethod
+    def _cascade(lines: list[_Line], at: int) -> int:
+        """How many lines from `at` on make one cascade: random jumps, and the unconditional jump that ends them."""
+        end = at
+        while end < len(lines) and lines[end].is_cascade_member:
+            end += 1
+        if end > at and end < len(lines) and lines[end].action is Action.JUMP and not lines[end].tests:
+            end += 1
+        return end - at
+
+    def _select(self, lines: list[_Line], is_last: bool) -> None:
+        thresholds = self._cumulative(
+            tuple(line.tests[0][2] if line.tests else PROBABILITY_ONE for line in lines)
+        )
+        is_total = thresholds[-1] >= 1 << 64
+        tested = len(thresholds) - is_total
+        base = len(self.option_threshold)
+        self._emit(Shape(Operation.SELECT), lines[0].rule, tested, base)
+        singles = len(self.words)  # after a return, the lines that follow are asked one by one
+        for option in range(tested + 1):
+            self.option_threshold.append(min(thresholds[option], 2**64 - 1) if option < tested else 2**64 - 1)
+            if option < len(thresholds):
+                is_tail = is_last and option == len(lines) - 1
+                self.option_jumps.append((base + option, lines[option].callee))
+                self.option_target.append(-1)
+                self.option_return.append(-1 if is_tail else singles + 5 * option)
+            else:
+                self.option_target.append(-1)
+                self.option_return.append(-1)
+        for number, line in enumerate(lines[1:], start=1):
+            assert len(self.words) == singles + 5 * (number - 1)
+            # always a plain jump, so that the words are five each
+            shape_tests = line.tests
+            place = self._emit(
+                Shape(Operation.RULE, tuple((p, n) for p, n, _ in shape_tests), Action.JUMP), line.rule, 1, 0
+            )
+            self.jumps.append((place + 3, line.callee))
+            for _, _, operand in shape_tests:
+                self.words.append(operand - (1 << 32) if operand >= 1 << 31 else operand)
+        last = len(lines) - 1
+        if last < len(thresholds) and self.option_return[base + last] >= 0:
+            self.option_return[base + last] = len(self.words)
+
+    def _cumulative(self, thresholds: tuple[int, ...]) -> list[int]:
+        """Return floor(2**64 * P(this line or one before is chosen)) per line, ending where that is certain."""
+        known = self.thresholds.get(thresholds)
+        if known is None:
+            known, missed = [], 1
+            for count, threshold in enumerate(thresholds, start=1):
+                missed *= PROBABILITY_ONE - threshold  # of 2**(31 * count)
+                known.append((1 << 64) - -((-missed << 64) >> (31 * count)))
+                if missed == 0:
+                    break
+            self.thresholds[thresholds] = known
+        return known
+
+    # --- runs keyed by destination and port
+
+    def _run(self, lines: list[_Line], at: int) -> int:
+        end = at
+        while end < len(lines) and lines[end].key() is not None:
+            end += 1
+        return end - at
+
+    def _dispatch(self, lines: list[_Line]) -> None:
+        by_key: dict[tuple[int, int, int], list[int]] = {}
+        for position, line in enumerate(lines):
+            key = line.key()
+            assert key is not None
+            by_key.setdefault(key, []).append(position)
+        kinds = (1 if any(key[0] >= 0 for key in by_key) else 0) | (2 if any(key[0] < 0 for key in by_key) else 0)
+        candidates: dict[tuple[int, int, int], list[int]] = {}
+        for key, positions in by_key.items():  # a line without destination also concerns each destination of its port
+            others = by_key.get((-1, *key[1:]), []) if key[0] >= 0 else []
+            candidates[key] = sorted([*positions, *others]) if others else positions
+        if sum(map(len, candidates.values())) > 3 * len(lines) + 64:  # mixed in a way that multiplies: split by kind
+            start = 0
+            for position in range(1, len(lines) + 1):
+                if position == len(lines) or (lines[position].key()[0] < 0) != (lines[start].key()[0] < 0):  # type: ignore[index]
+                    self._dispatch(lines[start:position])
+                    start = position
+            return
+        number = len(self.dispatch_kinds)
+        self.dispatch_kinds.append(kinds)
+        place = self._emit(Shape(Operation.DISPATCH), number, len(lines), 0)
+        skips: list[int] = []
+        for key, positions in candidates.items():
+            self.keys.append((number, *key, len(self.words)))
+            scanned = 0
+            for position in positions:
+                line = lines[position]
+                self._rule(line, line.residual(), position + 1 - scanned, False)
+                scanned = position + 1
+            skips.append(self._emit(Shape(Operation.SKIP), -1, len(lines) - scanned, 0) + 3)
+        after = len(self.words)
+        for word in (place + 3, *skips):
+            self.words[word] = after
+
+    # --- targets
+
+    def _lines(self, unit: ChainUnit, first_rule: int, problems: list[Problem]) -> list[_Line]:
+        lines = []
+        for index, rule in enumerate(unit.chain.rules):
+            try:
+                tests = self.predicates.tests(rule.matches)
+                action, argument, callee = self._target(rule.target, unit)
+            except Unknown as unknown:
+                self._unknown(unit, index, rule, str(unknown), problems)
+                continue
+            lines.append(_Line(first_rule + index, tests, action, argument, callee))
+        return lines
+
+    def _unknown(self, unit: ChainUnit, index: int, rule: Rule, reason: str, problems: list[Problem]) -> None:
+        if self.skip_unknown:
+            self.skipped.append(SkippedRule(unit.source, rule.line, unit.table, unit.chain.name, index, reason))
+            return
+        problems.append(
+            Problem(
+                Position(unit.source or "generated rules", rule.line),
+                f"{unit.table} {unit.chain.name} rule {index + 1}",
+                reason,
+                "a match or target that simnet models",
+                "remove the rule, or leave it out with --skip-unknown",
+            )
+        )
+
+    def _target(self, target: Target | None, unit: ChainUnit) -> tuple[Action, int, int]:
+        """Return (action, argument, callee)."""
+        match target:
+            case None:
+                return Action.COUNT, 0, -1
+            case Jump():
+                callee = unit.callees.get(target.chain, -1)
+                if callee < 0:
+                    return Action.COUNT, 0, -1  # reported where chains are resolved
+                return (Action.TAIL if target.goto else Action.JUMP), 0, callee
+            case Verdict("ACCEPT"):
+                return Action.ACCEPT, 0, -1
+            case Verdict("DROP"):
+                return Action.DROP, 0, -1
+            case Verdict("RETURN"):
+                return Action.RETURN, 0, -1
+            case SetMark():
+                return Action.MARK, self.predicates.marks.number((target.value, target.mask)), -1
+            case Reject():
+                return Action.REJECT, 0, -1
+            case Dnat():
+                return Action.DNAT, self._dnat(target), -1
+            case Masquerade():
+                first, last = target.ports or (-1, -1)
+                row = (SNAT_MASQUERADE, -1, first, last, target.random_fully)
+                return Action.SNAT, self.snat.number(row), -1
+            case Snat():
+                if target.last_address not in (None, target.address):
+                    raise Unknown("SNAT to a range of addresses")
+                first, last = target.ports or (-1, -1)
+                address = self.addresses.intern(target.address)
+                row = (SNAT_TO_SOURCE, address, first, last, "--random-fully" in target.options)
+                return Action.SNAT, self.snat.number(row), -1
+            case OpaqueTarget() if target.name in HARMLESS_TARGETS:
+                return Action.COUNT, 0, -1
+            case OpaqueTarget():
+                raise Unknown(f"target {target.name}")
+            case Verdict():
+                raise Unknown(f"target {target.name}")
+
+    def _dnat(self, target: Dnat) -> int:
+        if target.last_address not in (None, target.address):
+            raise Unknown("DNAT to a range of addresses")
+        port = -1
+        if target.ports is not None:
+            if target.ports[0] != target.ports[1]:
+                raise Unknown("DNAT to a range of ports")
+            port = target.ports[0]
+        address = -2 if target.redirect else -1
+        if target.address is not None:
+            address = self.addresses.intern(target.address)
+        return self.dnat.number((address, port))
