@@ -81,11 +81,20 @@ def main() -> None:
     printed = save_text(parsed.ruleset)
     printed_s = time.perf_counter() - start
     rules = sum(len(chain.rules) for chain in parsed.ruleset.tables["nat"].chains.values())
-    print(json.dumps({
-        "text_mb": round(len(text) / 1e6, 1), "rules": rules, "parse_s": round(parsed_s, 2), "print_s": round(printed_s, 2),
-        "mb_per_s": round(len(text) / 1e6 / parsed_s, 2), "peak_mb_before": before // 1024, "peak_mb_after": after // 1024,
-        "same_lines": sorted(printed.split("\n")) == sorted(text.split("\n")),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "text_mb": round(len(text) / 1e6, 1),
+                "rules": rules,
+                "parse_s": round(parsed_s, 2),
+                "print_s": round(printed_s, 2),
+                "mb_per_s": round(len(text) / 1e6 / parsed_s, 2),
+                "peak_mb_before": before // 1024,
+                "peak_mb_after": after // 1024,
+                "same_lines": sorted(printed.split("\n")) == sorted(text.split("\n")),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

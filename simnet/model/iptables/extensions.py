@@ -116,10 +116,10 @@ MATCH_OPTIONS: Mapping[str, Mapping[str, Option]] = {  # in the order in which i
     "tos": _options("--tos"), "dscp": _options("--dscp --dscp-class"), "length": _options("--length"),
     "ttl": _options("--ttl-eq --ttl-lt --ttl-gt"), "hl": _options("--hl-eq --hl-lt --hl-gt"),
     "pkttype": _options("--pkt-type"), "cpu": _options("--cpu"), "helper": _options('--helper"'),
-    "connlimit": _options("--connlimit-upto --connlimit-above --connlimit-mask --connlimit-saddr=0 --connlimit-daddr=0"),
+    "connlimit": _options("--connlimit-upto --connlimit-above --connlimit-mask --connlimit-saddr=0 --connlimit-daddr=0"),  # noqa: E501
     "hashlimit": _options("--hashlimit-upto --hashlimit-above --hashlimit-burst --hashlimit-mode --hashlimit-name"
                           " --hashlimit-htable-size --hashlimit-htable-max --hashlimit-htable-gcinterval"
-                          " --hashlimit-htable-expire --hashlimit-srcmask --hashlimit-dstmask --hashlimit-rate-match=0"),
+                          " --hashlimit-htable-expire --hashlimit-srcmask --hashlimit-dstmask --hashlimit-rate-match=0"),  # noqa: E501
     "string": _options('--string" --hex-string" --algo --from --to --icase=0'),
     "u32": _options('--u32""'), "bpf": _options('--bytecode"" --object-pinned'),
     "socket": _options("--transparent=0 --nowildcard=0 --restore-skmark=0"),

@@ -29,7 +29,12 @@ _RULE = re.compile(
     r"(?P<protocol>!?[\w-]{1,20})[ \t]+(?P<opt>--|-f|!f)[ \t]+(?P<rest>\S.*)$"
 )
 _SCALE = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_NAMES = {"localhost": "127.0.0.1", "loopback": "127.0.0.0", "ip6-localhost": "::1", "base-address.mcast.net": "224.0.0.0"}
+_NAMES = {
+    "localhost": "127.0.0.1",
+    "loopback": "127.0.0.0",
+    "ip6-localhost": "::1",
+    "base-address.mcast.net": "224.0.0.0",
+}
 _SAYS_TABLE = re.compile(
     r"(?:-t ?|--table[ =]|[Tt]able: ?)(nat|filter|mangle|raw|security)\b|\b(nat|filter|mangle|raw|security) table\b"
 )
@@ -76,7 +81,9 @@ def parse_listing(text: str, *, file: str, family: Family | None = None) -> Pars
     if rounded:
         draft.note(0, "counters with K, M, G or T are rounded in a listing; iptables -x shows them whole")
     if not draft.tables and not draft.problems:
-        draft.problem(0, RuleError("", "no chains", "a listing of iptables -L -n -v", "save with `iptables-save > FILE`"))
+        draft.problem(
+            0, RuleError("", "no chains", "a listing of iptables -L -n -v", "save with `iptables-save > FILE`")
+        )
     return draft.finish()
 
 
@@ -174,8 +181,15 @@ def _read_chain(block: _ChainBlock, table: TableDraft, draft: Draft, reader: Rul
     rounded = False
     built_in = block.name in BUILT_IN_CHAINS[table.name]
     if (block.policy is not None) != built_in or (built_in and block.policy not in ("ACCEPT", "DROP")):
-        draft.problem(block.line, RuleError(f"chain {block.name}", f"policy {block.policy} in table {table.name}",
-                      "ACCEPT or DROP for a built-in chain, none for others", "paste one whole table per listing"))  # fmt: skip
+        draft.problem(
+            block.line,
+            RuleError(
+                f"chain {block.name}",
+                f"policy {block.policy} in table {table.name}",
+                "ACCEPT or DROP for a built-in chain, none for others",
+                "paste one whole table per listing",
+            ),
+        )
         return False
     chain = table.chain(block.name, block.line)
     chain.declared, table.declares = block.line, True

@@ -60,9 +60,9 @@ def listing_text(
     exact: bool = False,
     line_numbers: bool = False,
 ) -> str:
-    """Return what `iptables -t TABLE -L [CHAIN] [-n] [-v] [-x] [--line-numbers]` prints; KeyError if there is no such."""
+    """Return what `iptables -t TABLE -L [CHAIN] [-n] [-v] [-x] [--line-numbers]` prints."""
     held = ruleset.tables[table]
-    built_in = [name for name in BUILT_IN_CHAINS[table]]
+    built_in = list(BUILT_IN_CHAINS[table])
     if chain is not None:
         chains = [held.chains[chain]]
     else:
@@ -77,7 +77,7 @@ def listing_text(
 
 
 def scaled(count: int) -> str:
-    """Return a counter as iptables shows it: up to 99999 whole, then thousands, millions, ... rounded, with K, M, G, T."""
+    """Return a counter as iptables shows it: up to 99999 whole, then rounded, with K, M, G or T."""
     if count <= 99999:
         return str(count)
     count = (count + 500) // 1000
@@ -187,7 +187,9 @@ class _Style:
                 sign = "! " if negated else ""
                 return f"statistic mode random {sign}probability {threshold / PROBABILITY_ONE:.11f}"
             case StatisticNth(every, packet, negated):
-                return f"statistic mode nth {'! ' if negated else ''}every {every}" + (f" packet {packet}" if packet else "")
+                return f"statistic mode nth {'! ' if negated else ''}every {every}" + (
+                    f" packet {packet}" if packet else ""
+                )
             case RecentMatch():
                 return self.recent(match)
             case AddressTypeMatch(source_type, destination_type, not_source, not_destination, limit):

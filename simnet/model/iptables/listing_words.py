@@ -30,7 +30,7 @@ class Extras:
 
 
 def read_extras(target: str | None, text: str, family: Family, table: str) -> Extras:
-    """Return the matches and the target that `text` names, for the target's name in its own column. Raises RuleError."""
+    """Return the matches and the target that `text` names; `target` is the column's word. Raises RuleError."""
     matches: list[Match] = []
     unknown: list[str] = []
     given: list[Given] = []
@@ -47,9 +47,9 @@ def read_extras(target: str | None, text: str, family: Family, table: str) -> Ex
         for pattern, read in _MATCHES:
             found = pattern.match(text, at)
             if found is not None:
+                matches += read(found, family)
                 break
         if found is not None:
-            matches += read(found, family)
             at = found.end()
             continue
         if text.startswith("[goto]", at):
@@ -67,7 +67,9 @@ def read_extras(target: str | None, text: str, family: Family, table: str) -> Ex
         unknown.append(text[at:] if end < 0 else text[at:end])
         at = len(text) if end < 0 else end
     acts_as, passes, what = _target(target, given, unknown if takes_words else [], goto, family)
-    opaque = [(f"match {match.module} is not modelled", not passes) for match in matches if isinstance(match, OpaqueMatch)]
+    opaque = [
+        (f"match {match.module} is not modelled", not passes) for match in matches if isinstance(match, OpaqueMatch)
+    ]
     if unknown and not takes_words:
         matches.append(OpaqueMatch("listing", tuple(unknown)))
         opaque.append((f"the words {' '.join(unknown)[:120]!r} of a listing are not known", not passes))
@@ -110,7 +112,9 @@ def _flags(text: str) -> str:
 def _recent(found: _Found, family: Family) -> tuple[Match, ...]:
     action = {"SET": "--set", "CHECK": "--rcheck", "UPDATE": "--update", "REMOVE": "--remove"}[found[2]]
     given: list[Given] = [(action, found[1] is not None, ())]
-    given += [(option, False, (found[group],)) for option, group in (("--seconds", 3), ("--hitcount", 5)) if found[group]]
+    given += [
+        (option, False, (found[group],)) for option, group in (("--seconds", 3), ("--hitcount", 5)) if found[group]
+    ]
     given += [(option, False, ()) for option, group in (("--reap", 4), ("--rttl", 6)) if found[group]]
     given.append(("--name", False, (found[7],)))
     given.append(("--rdest" if found[8] == "dest" else "--rsource", False, ()))
@@ -129,7 +133,9 @@ def _addrtype(found: _Found, family: Family) -> tuple[Match, ...]:
     return parser_match.build("addrtype", given, family) or ()
 
 
-def _one(module: str, option: str, group: int = 2, extra: tuple[Given, ...] = ()) -> Callable[[_Found, Family], tuple[Match, ...]]:
+def _one(
+    module: str, option: str, group: int = 2, extra: tuple[Given, ...] = ()
+) -> Callable[[_Found, Family], tuple[Match, ...]]:
     """A reader for a match of one option, whose `!` is group 1 and whose value is `group`."""
 
     def read(found: _Found, family: Family) -> tuple[Match, ...]:
@@ -181,7 +187,7 @@ _MATCHES: list[tuple[re.Pattern[str], Callable[[_Found, Family], tuple[Match, ..
         (r"(?:mark|MARK) match (! ?)?(\S+)", _one("mark", "--mark")),
         (r"(! )?ctstate (\S+)", _one("conntrack", "--ctstate")),
         (r"(! )?state (\S+)", _one("state", "--state")),
-        (r"statistic mode random (! )?probability (\S+)", _one("statistic", "--probability", 2, (("--mode", False, ("random",)),))),
+        (r"statistic mode random (! )?probability (\S+)", _one("statistic", "--probability", 2, (("--mode", False, ("random",)),))),  # noqa: E501
         (r"statistic mode nth (! )?every (\d+)(?: packet (\d+))?", _nth),
         (r"(! ?)?recent: (SET|CHECK|UPDATE|REMOVE)(?: seconds: (\d+))?( reap)?(?: hit_count: (\d+))?( TTL-Match)?"
          r" name: (\S+) side: (source|dest)(?: mask: (\S+))?", _recent),
@@ -212,7 +218,9 @@ def _target_options(target: str, found: _Found) -> list[Given]:
     if target == "MARK":
         option = {"or": "--or-mark", "xor": "--xor-mark", "and": "--and-mark"}.get(found[1], "--set-xmark")
         if found[1] == "xset" and "/" not in found[2]:
-            raise RuleError("MARK", found[0][:80], "MARK xset VALUE/MASK", "the line seems cut off; list the rules again")
+            raise RuleError(
+                "MARK", found[0][:80], "MARK xset VALUE/MASK", "the line seems cut off; list the rules again"
+            )
         return [(option, False, (found[2],))]
     option = {"DNAT": "--to-destination", "SNAT": "--to-source"}.get(target, "--to-ports")
     given: list[Given] = [(option, False, (found[1],))] if found[1] else []

@@ -55,7 +55,9 @@ def number(text: str, field: str, highest: int = 0xFFFFFFFF) -> int:
         if not 0 <= value <= highest:
             raise ValueError
     except ValueError:
-        raise RuleError(field, repr(text[:60]), f"a number from 0 to {highest}", "write it as 16384 or 0x4000") from None
+        raise RuleError(
+            field, repr(text[:60]), f"a number from 0 to {highest}", "write it as 16384 or 0x4000"
+        ) from None
     return value
 
 
@@ -130,7 +132,7 @@ def _multiport(module: str, values: _Values, family: Family) -> tuple[Match, ...
 
 
 def _comment(module: str, values: _Values, family: Family) -> tuple[Match, ...]:
-    negated, (text,) = _one(module, values, "--comment")
+    _, (text,) = _one(module, values, "--comment")
     return (CommentMatch(text),)
 
 
@@ -202,8 +204,12 @@ def _addrtype(module: str, values: _Values, family: Family) -> tuple[Match, ...]
     (not_source, source), (not_destination, destination) = types["--src-type"], types["--dst-type"]
     limits = [end for end in ("in", "out") if f"--limit-iface-{end}" in values]
     if (source is None and destination is None) or len(limits) > 1:
-        raise RuleError("-m addrtype", " ".join(values) or "no option", "--src-type or --dst-type, and at most one limit",
-                        "write for example -m addrtype --dst-type LOCAL")  # fmt: skip
+        raise RuleError(
+            "-m addrtype",
+            " ".join(values) or "no option",
+            "--src-type or --dst-type, and at most one limit",
+            "write for example -m addrtype --dst-type LOCAL",
+        )
     return (AddressTypeMatch(source, destination, not_source, not_destination, limits[0] if limits else None),)
 
 
@@ -236,7 +242,9 @@ def _in_order(text: str, allowed: Sequence[str], field: str) -> str:
 
 def _one(module: str, values: _Values, option: str) -> tuple[bool, tuple[str, ...]]:
     if option not in values:
-        raise RuleError(f"-m {module}", f"no {option}", f"{option} with a value", f"add {option}, or save the rules again")
+        raise RuleError(
+            f"-m {module}", f"no {option}", f"{option} with a value", f"add {option}, or save the rules again"
+        )
     return values[option]
 
 

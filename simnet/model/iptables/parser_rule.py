@@ -152,14 +152,22 @@ class RuleReader:
                 if option is None or owner is None:
                     if word[:1] != "-" or word == "-":  # a bare word: the value of an option not known
                         if last_raw is None or negated:
-                            raise RuleError(word, f"the word {word!r}, which belongs to no option", "an option, such as -s",
-                                            "put the text of a comment in double quotes, or remove the word")  # fmt: skip
+                            raise RuleError(
+                                word,
+                                f"the word {word!r}, which belongs to no option",
+                                "an option, such as -s",
+                                "put the text of a comment in double quotes, or remove the word",
+                            )
                         last_raw.raw.append(word)
                         continue
                     last_raw = target if target is not None else loaded[-1] if loaded else None
                     if last_raw is None:
-                        raise RuleError(word, f"option {word}", "an option of iptables or of a match loaded with -m",
-                                        "check the spelling, or put the -m MODULE of this option before it")  # fmt: skip
+                        raise RuleError(
+                            word,
+                            f"option {word}",
+                            "an option of iptables or of a match loaded with -m",
+                            "check the spelling, or put the -m MODULE of this option before it",
+                        )
                     last_raw.raw += ["!", word] if negated else [word]
                     negated = False
                     continue
@@ -203,12 +211,16 @@ class RuleReader:
             at += 1
             if kind == "-m":
                 if negated:
-                    raise RuleError("-m", "! -m", "the '!' before an option of the match", "move the '!' behind -m MODULE")
+                    raise RuleError(
+                        "-m", "! -m", "the '!' before an option of the match", "move the '!' behind -m MODULE"
+                    )
                 last_raw = module = _Module(value, MATCH_OPTIONS.get(value))  # type: ignore[arg-type]
                 loaded.append(module)
                 continue
             if kind == "-c":
-                if at >= end or not (value.isascii() and value.isdigit() and words[at].isascii() and words[at].isdigit()):
+                if at >= end or not (
+                    value.isascii() and value.isdigit() and words[at].isascii() and words[at].isdigit()
+                ):
                     raise RuleError("-c", f"-c {value}", "two numbers, packets and bytes", "write -c PACKETS BYTES")
                 counters = (int(value[:20]), int(words[at][:20]))
                 at += 1
@@ -409,8 +421,12 @@ class RuleReader:
                 return ipaddress.IPv4Network((bits, int(mask)), strict=False)
             mask_bits = int(ipaddress.IPv4Address(mask))
         except ValueError:
-            raise RuleError("address", repr(text[:80]), "an address or network in numbers, such as 10.0.0.0/8 or fd00::/8",
-                            "use numbers, not names (iptables-save, or iptables -n, prints them)") from None  # fmt: skip
+            raise RuleError(
+                "address",
+                repr(text[:80]),
+                "an address or network in numbers, such as 10.0.0.0/8 or fd00::/8",
+                "use numbers, not names (iptables-save, or iptables -n, prints them)",
+            ) from None
         inverse = mask_bits ^ 0xFFFFFFFF
         if inverse & (inverse + 1) == 0:
             return ipaddress.IPv4Network((bits, 32 - inverse.bit_length()), strict=False)
@@ -444,8 +460,12 @@ def _why(module: _Module, what: str) -> str:
 
 
 def _other_family(text: str, family: str, other: str) -> RuleError:
-    return RuleError("address", text[:80], f"{family} addresses, as in the rest of the text",
-                     f"keep iptables-save and ip6tables-save in files of their own; this looks like {other}")  # fmt: skip
+    return RuleError(
+        "address",
+        text[:80],
+        f"{family} addresses, as in the rest of the text",
+        f"keep iptables-save and ip6tables-save in files of their own; this looks like {other}",
+    )
 
 
 def _cut_off(word: str) -> RuleError:

@@ -56,8 +56,12 @@ def _reject(word: str, family: Family) -> Target:
 
 def _mark(values: dict[str, tuple[str, ...]]) -> Target:
     if len(values) != 1:
-        raise RuleError("-j MARK", " ".join(values) or "no option", "one of --set-mark, --set-xmark, --or-mark, --and-mark,"
-                        " --xor-mark", "write for example -j MARK --set-xmark 0x4000/0x4000")  # fmt: skip
+        raise RuleError(
+            "-j MARK",
+            " ".join(values) or "no option",
+            "one of --set-mark, --set-xmark, --or-mark, --and-mark, --xor-mark",
+            "write for example -j MARK --set-xmark 0x4000/0x4000",
+        )
     ((option, (text,)),) = values.items()
     if option in ("--set-mark", "--set-xmark"):
         value, mask = mark_and_mask(text, option)
@@ -70,9 +74,7 @@ def _mark(values: dict[str, tuple[str, ...]]) -> Target:
     return SetMark(0, bits ^ 0xFFFFFFFF) if option == "--and-mark" else SetMark(bits, 0)
 
 
-def _address_and_ports(
-    text: str, option: str, family: Family
-) -> tuple[str | None, str | None, tuple[int, int] | None]:
+def _address_and_ports(text: str, option: str, family: Family) -> tuple[str | None, str | None, tuple[int, int] | None]:
     """Read `[ADDRESS[-ADDRESS]][:PORT[-PORT]]`, with brackets around IPv6 addresses that a port follows."""
     addresses, ports = text, ""
     if text.startswith("["):

@@ -156,7 +156,17 @@ class Draft:
             for rule in chain.rules:
                 target = rule.target
                 if type(target) is Jump and target.chain not in chains:
-                    if target.chain in built_in:
+                    if len(target.chain.encode("utf-8", "replace")) > 28 or target.chain[:1] in ("-", "!"):
+                        self.problem(
+                            rule.line,
+                            RuleError(
+                                "-j",
+                                f"a jump to {target.chain[:60]!r}",
+                                "a chain's name of 1 to 28 characters, or a target",
+                                "check whether the line was cut",
+                            ),
+                        )
+                    elif target.chain in built_in:
                         self.problem(rule.line, RuleError("-j", f"a jump to the built-in chain {target.chain}",
                             "a chain made by the user, or a target", "jump to a chain of your own"))  # fmt: skip
                     elif table.whole or target.chain in TARGET_OPTIONS:

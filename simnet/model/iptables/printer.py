@@ -67,9 +67,7 @@ _OPAQUE_PLACE = {"-s": 0, "-d": 1, "-f": 5}
 _BARE = 6
 
 
-def save_text(
-    ruleset: Ruleset, *, backend: Backend = "nft", counters: bool = False, header: str | None = None
-) -> str:
+def save_text(ruleset: Ruleset, *, backend: Backend = "nft", counters: bool = False, header: str | None = None) -> str:
     """Return what `iptables-save` (`-c` with `counters`) prints for a host that holds these rules.
 
     `backend` decides the order of the tables. `header` is the first comment of each table without `# `, such as
@@ -199,7 +197,11 @@ def _match_words(match: Match, family: Family) -> list[str]:
         case MultiportMatch(ranges, which, negated):
             return ["-m", "multiport", *_not(negated, f"--{which}", ",".join(_range(ports) for ports in ranges))]
         case MarkMatch(value, mask, negated):
-            return ["-m", "mark", *_not(negated, "--mark", f"{value:#x}" + (f"/{mask:#x}" if mask != 0xFFFFFFFF else ""))]
+            return [
+                "-m",
+                "mark",
+                *_not(negated, "--mark", f"{value:#x}" + (f"/{mask:#x}" if mask != 0xFFFFFFFF else "")),
+            ]
         case StatisticRandom(threshold, negated):
             probability = _not(negated, "--probability", f"{threshold / PROBABILITY_ONE:.11f}")
             return ["-m", "statistic", "--mode", "random", *probability]

@@ -288,7 +288,7 @@ Target = Verdict | Jump | Reject | SetMark | Dnat | Snat | Masquerade | OpaqueTa
 class Rule:
     """One rule: all matches must hold, then the target acts; no target: the rule only counts.
 
-    `packets` and `bytes` are what a saved text said (0 where it said nothing); `line` is its line there, 0 if generated.
+    `packets` and `bytes` are what a saved text said (else 0); `line` is its line there, 0 if generated.
     """
 
     matches: tuple[Match, ...]

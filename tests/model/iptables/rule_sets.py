@@ -39,16 +39,32 @@ loose_matches = st.one_of(
     st.builds(rs.MarkMatch, u32, u32, flags),
     st.builds(rs.StatisticRandom, st.integers(0, 2**31), flags),
     st.integers(1, 1000).flatmap(lambda n: st.builds(rs.StatisticNth, st.just(n), st.integers(0, n - 1), flags)),
-    st.builds(rs.RecentMatch, st.sampled_from(["set", "rcheck", "update", "remove"]), names,
-              st.none() | st.integers(1, 10**6), st.none() | st.integers(1, 20), flags, flags,
-              st.sampled_from(["rsource", "rdest"]), negated=flags),
-    st.builds(rs.AddressTypeMatch, ordered(ADDRESS_TYPES).map(",".join), st.none() | ordered(ADDRESS_TYPES).map(",".join),
-              flags, st.just(False), st.sampled_from([None, "in", "out"])),
+    st.builds(
+        rs.RecentMatch,
+        st.sampled_from(["set", "rcheck", "update", "remove"]),
+        names,
+        st.none() | st.integers(1, 10**6),
+        st.none() | st.integers(1, 20),
+        flags,
+        flags,
+        st.sampled_from(["rsource", "rdest"]),
+        negated=flags,
+    ),
+    st.builds(
+        rs.AddressTypeMatch,
+        ordered(ADDRESS_TYPES).map(",".join),
+        st.none() | ordered(ADDRESS_TYPES).map(",".join),
+        flags,
+        st.just(False),
+        st.sampled_from([None, "in", "out"]),
+    ),
     st.builds(rs.ConntrackStateMatch, ordered(CONNTRACK_STATES), flags),
     st.builds(rs.ConntrackStateMatch, ordered(CONNTRACK_STATES[:5]), flags, st.just("state")),
     st.builds(rs.NfacctMatch, names),
-    st.builds(lambda name, side: rs.OpaqueMatch("set", ("--match-set", name, side)), names, st.sampled_from(["src", "dst"])),
-)  # fmt: skip
+    st.builds(
+        lambda name, side: rs.OpaqueMatch("set", ("--match-set", name, side)), names, st.sampled_from(["src", "dst"])
+    ),
+)
 
 
 @st.composite
@@ -69,7 +85,9 @@ def rules(draw: st.DrawFn, family: rs.Family, chains: list[str]) -> rs.Rule:
             port_match: list[rs.Match] = [rs.PortMatch(name, source, destination, source is not None and draw(flags),
                                                        destination is not None and draw(flags))]  # fmt: skip
             if name == "tcp" and draw(st.booleans()):
-                port_match.append(rs.TcpFlagsMatch(draw(ordered(tuple(TCP_FLAGS))), draw(ordered(tuple(TCP_FLAGS))), draw(flags)))
+                port_match.append(
+                    rs.TcpFlagsMatch(draw(ordered(tuple(TCP_FLAGS))), draw(ordered(tuple(TCP_FLAGS))), draw(flags))
+                )
             at = draw(st.integers(0, len(later)))
             later[at:at] = port_match
         if draw(st.booleans()):

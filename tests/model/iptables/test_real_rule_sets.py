@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from model.iptables.real_iptables import ipsets_in, run_in_fresh_namespace, without_comments
+
 from simnet.errors import InputError
 from simnet.model.iptables.parser import ParsedRules, parse_rules, parse_save
 from simnet.model.iptables.printer import save_text
 from simnet.model.iptables.ruleset import Family
 
 DATA = Path(__file__).parents[2] / "data" / "iptables"
-# file -> form, family, rules per table, opaque places that could change a verdict, lines read with a note (0: the whole)
+# file -> form, family, rules per table, opaque places that could change a verdict, lines read with a note (0: the whole)  # noqa: E501
 READ = {
     "aks-npm-v2-2022.iptables-save":
         ("save", "ipv4", {"mangle": 0, "nat": 226, "filter": 41, "security": 3}, 16, set()),

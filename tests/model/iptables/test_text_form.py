@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from model.iptables.rule_sets import rule_sets
+
 from simnet.errors import InputError
 from simnet.model.iptables.parser import parse_rules, parse_save
 from simnet.model.iptables.printer import rule_text, save_text
@@ -47,9 +47,15 @@ def refusal(text: str) -> str:
 
 
 def test_every_mistake_is_told_at_once_with_its_line() -> None:
-    text = in_nat("-A KUBE-A -s 10.0.0.300 -j KUBE-B", "-A KUBE-A -j ACCEPT", "-A KUBE-A -p tcp --dport 70000 -j KUBE-B",
-                  '-A KUBE-A -m comment --comment "cut off')  # fmt: skip
-    assert refusal(text) == """\
+    text = in_nat(
+        "-A KUBE-A -s 10.0.0.300 -j KUBE-B",
+        "-A KUBE-A -j ACCEPT",
+        "-A KUBE-A -p tcp --dport 70000 -j KUBE-B",
+        '-A KUBE-A -m comment --comment "cut off',
+    )
+    assert (
+        refusal(text)
+        == """\
 rules:4: address
   found:    '10.0.0.300'
   expected: an address or network in numbers, such as 10.0.0.0/8 or fd00::/8
@@ -62,14 +68,18 @@ rules:7: quotes
   found:    a quoted text that does not end: '-A KUBE-A -m comment --comment "cut off'
   expected: a closing double quote
   fix:      the line seems cut off; save the rules again, whole"""
+    )
 
 
 def test_rules_of_two_tables_without_table_lines_are_refused() -> None:
-    assert refusal("-A FORWARD -j DROP\n-A KUBE-SEP-X -p tcp -j DNAT --to-destination 10.0.0.1:80\n") == """\
+    assert (
+        refusal("-A FORWARD -j DROP\n-A KUBE-SEP-X -p tcp -j DNAT --to-destination 10.0.0.1:80\n")
+        == """\
 rules:1: table
   found:    rules of table nat (KUBE-SEP) and of table filter (-A FORWARD) without a table line
   expected: a line such as *nat before the rules of each table
   fix:      save with `iptables-save`, not `iptables -S`, or add the lines *nat and *filter"""
+    )
 
 
 def test_what_is_not_modelled_is_named_with_its_line_and_whether_a_verdict_hangs_on_it() -> None:
@@ -97,8 +107,12 @@ def test_restore_input_is_carried_out_in_order() -> None:
 
 
 def test_a_wrapped_line_is_joined_with_a_note() -> None:
-    parsed = parse_rules(in_nat('-A KUBE-A -m comment --comment "two', 'words" -m statistic --mode random', "--probability 0.5"
-                                " -j KUBE-B"), file="rules")  # fmt: skip
+    parsed = parse_rules(
+        in_nat(
+            '-A KUBE-A -m comment --comment "two', 'words" -m statistic --mode random', "--probability 0.5 -j KUBE-B"
+        ),
+        file="rules",
+    )
     (rule,) = parsed.ruleset.tables["nat"].chains["KUBE-A"].rules
     assert rule_text(rule, Family.IPV4) == (
         '-m comment --comment "two words" -m statistic --mode random --probability 0.50000000000 -j KUBE-B'
@@ -118,24 +132,52 @@ def clean_or_refused(text: str) -> None:
     start = time.perf_counter()
     try:
         parsed = parse_rules(text, file="fuzz")
-        printed = save_text(parsed.ruleset, counters=True)
-        if parsed.form == "save":  # what was printed is read again as the same rules
-            assert parse_save(printed, file="again", family=parsed.ruleset.family).ruleset == parsed.ruleset or (
-                parsed.not_understood
-            )
     except InputError as error:
-        assert error.problems
-        assert all(problem.where.file in ("fuzz", "again") and problem.fix for problem in error.problems)
-        assert all(problem.where.file == "fuzz" for problem in error.problems), str(error)
-    assert time.perf_counter() - start < 5.0
+        problems = error.problems
+    else:
+        problems = ()
+        printed = save_text(parsed.ruleset, counters=True)
+        if parsed.form == "save" and not parsed.not_understood:  # what was printed is read again as the same rules
+            again = parse_save(printed, file="again", family=parsed.ruleset.family)
+            assert again.ruleset.tables == parsed.ruleset.tables
+    assert all(problem.where.file == "fuzz" and problem.fix for problem in problems)
+    assert time.perf_counter() - start < 20.0  # these take a second or two; a quadratic reader takes minutes
 
 
 SEEDS = [path.read_text(encoding="utf-8") for path in sorted(DATA.iterdir()) if path.stat().st_size < 10_000]
-TOKENS = ["!", "-A", "-j", "-m", '"', "\\", "[1:2]", "COMMIT", "*nat", ":X - [0:0]", "-s", "::1", "--dport", "9999999999",
-          "0x", "\r", "\t", "\x00", "é", "-", "--", "--=", "-m tcp", "/", "*/", "/*", "(1 references)", "Chain "]  # fmt: skip
+TOKENS = [
+    "!",
+    "-A",
+    "-j",
+    "-m",
+    '"',
+    "\\",
+    "[1:2]",
+    "COMMIT",
+    "*nat",
+    ":X - [0:0]",
+    "-s",
+    "::1",
+    "--dport",
+    "9999999999",
+    "0x",
+    "\r",
+    "\t",
+    "\x00",
+    "é",
+    "-",
+    "--",
+    "--=",
+    "-m tcp",
+    "/",
+    "*/",
+    "/*",
+    "(1 references)",
+    "Chain ",
+]
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.integers(0, 2**63), st.integers(1, 12))
 def test_damaged_text_gives_rules_or_a_named_error(seed: int, damages: int) -> None:
     draws = random.Random(seed)
@@ -180,7 +222,7 @@ def test_any_text_gives_rules_or_a_named_error(text: str) -> None:
         "*nat\n-A PREROUTING -j ACCEPT\n" + "word\n" * 100_000,
         "Chain X (1 references)\n" + " " * 1_000_000,
         "Chain X (1 references)\npkts bytes target prot opt in out source destination\n" + "1 1 " + "a " * 500_000,
-        "Chain X (1 references)\npkts bytes target prot opt in out source destination\n" + "1 1 A all -- * * 0.0.0.0/0 0.0.0.0/0\n"
+        "Chain X (1 references)\npkts bytes target prot opt in out source destination\n" + "1 1 A all -- * * 0.0.0.0/0 0.0.0.0/0\n"  # noqa: E501
         + "wrap\n" * 50_000,
         "Chain X (1 references)\ntarget prot opt source destination\nA all -- anywhere anywhere " + "/* " * 300_000,
         "COMMIT\n" * 200_000,
