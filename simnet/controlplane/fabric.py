@@ -205,7 +205,7 @@ class _Builder:
         for plan in plans:
             for network in plan.networks:
                 if network in seen:
-                    fix = "give each leaf a subnet of its own, place nodes by fabric.leafLabel, or use fabric.mode: routed"
+                    fix = "give each leaf a subnet of its own, place nodes by fabric.leafLabel, or use mode: routed"
                     found = f"{network} on {seen[network]} and {plan.name}"
                     problems.append(_problem("fabric.mode", found, "a bridged subnet on one leaf only", fix))
                 seen.setdefault(network, plan.name)

@@ -87,7 +87,7 @@ def test_a_bridged_subnet_on_two_leaves_is_refused():
         "cluster: fabric.mode\n"
         "  found:    10.0.0.0/24 on leaf1 and leaf2\n"
         "  expected: a bridged subnet on one leaf only\n"
-        "  fix:      give each leaf a subnet of its own, place nodes by fabric.leafLabel, or use fabric.mode: routed"
+        "  fix:      give each leaf a subnet of its own, place nodes by fabric.leafLabel, or use mode: routed"
     )
 
 

@@ -38,18 +38,20 @@ def flow_hash(
     and protocol out.
     """
     fields = policy.hash[device]
-    with_ports = fields > 0
-    source, destination = source_key.copy(), destination_key.copy()
-    if with_ports.any():
-        source += np.where(with_ports, (source_port.astype(np.uint64) + np.uint64(1)) * _PORT, np.uint64(0))
-        destination += np.where(with_ports, (destination_port.astype(np.uint64) + np.uint64(1)) * _PORT, np.uint64(0))
-    sorts = fields == 2
-    low, high = np.minimum(source, destination), np.maximum(source, destination)
-    source, destination = np.where(sorts, low, source), np.where(sorts, high, destination)
-    mixed: NDArray[np.uint64] = source
+    mixed, other = source_key.copy(), destination_key.copy()
+    if fields.any():
+        # 0 for a device that hashes addresses only, so that what follows adds nothing there
+        spread = np.where(fields > 0, _PORT, np.uint64(0))
+        mixed += (source_port.astype(np.uint64) + np.uint64(1)) * spread
+        other += (destination_port.astype(np.uint64) + np.uint64(1)) * spread
+        sorts = fields == 2
+        if sorts.any():
+            low, high = np.minimum(mixed, other), np.maximum(mixed, other)
+            mixed, other = np.where(sorts, low, mixed), np.where(sorts, high, other)
     mix_in_place(mixed)
-    mixed += destination
-    mixed += np.where(with_ports, protocol.astype(np.uint64) * np.uint64(GOLDEN), np.uint64(0))
+    mixed += other
+    if fields.any():
+        mixed += np.where(fields > 0, protocol.astype(np.uint64) * np.uint64(GOLDEN), np.uint64(0))
     box = policy.device_key ^ np.uint64(seed % 2**64)
     mix_in_place(box)
     mixed ^= box[device]
@@ -64,7 +66,9 @@ def choose(
 
     modulo: hash % size. hash-threshold: the hash space in `size` equal ranges, the range that the hash falls in.
     """
-    count = size.astype(np.uint64)
-    upper = hashed >> np.uint64(32)
-    threshold = (upper * count) >> np.uint64(32)
-    return np.where(policy.choice[device] == 1, threshold, upper % count).astype(np.int32)
+    upper = (hashed >> np.uint64(32)).astype(np.uint32)
+    by_threshold = policy.choice[device] == 1
+    if not by_threshold.any():
+        return (upper % size.astype(np.uint32)).astype(np.int32)
+    threshold = (upper.astype(np.uint64) * size.astype(np.uint64)) >> np.uint64(32)
+    return np.where(by_threshold, threshold, upper % size.astype(np.uint32)).astype(np.int32)
