@@ -102,6 +102,9 @@ class _Walk:
         place = way.place[rows]
         in_pod = network.pod_link[place] >= 0
         pods = rows[in_pod]
+        to_itself = way.header.source[pods] == way.header.destination[pods]
+        way.end(pods[to_itself], DELIVERED, 0)  # over the pod's own loopback: the node never sees it
+        pods = pods[~to_itself]
         way.cross(pods, network.pod_link[way.place[pods]])
         way.in_interface[pods] = network.pod_interface[way.place[pods]]
         way.place[pods] = network.place_device[way.place[pods]]
