@@ -101,20 +101,20 @@ def actions(
     if tables.has_groups:
         grouped = np.flatnonzero(tables.group_size.take(action))
         if grouped.size:
-            group, box = action[grouped], device[grouped]
+            group, box = action.take(grouped), device.take(grouped).astype(np.intp)
             key = tables.address_key
             hashed = flow_hash(
                 tables.ecmp,
                 box,
-                key[source[grouped]],
-                key[destination[grouped]],
-                source_port[grouped],
-                destination_port[grouped],
-                protocol[grouped],
+                key.take(source.take(grouped).astype(np.intp)),
+                key.take(destination.take(grouped).astype(np.intp)),
+                source_port.take(grouped),
+                destination_port.take(grouped),
+                protocol.take(grouped),
                 ecmp_seed,
             )
-            position = choose(tables.ecmp, box, hashed, tables.group_size[group])
-            action[grouped] = tables.group_member[tables.group_start[group] + position]
+            position = choose(tables.ecmp, box, hashed, tables.group_size.take(group))
+            action[grouped] = tables.group_member.take(tables.group_start.take(group) + position)
     return action
 
 
