@@ -84,9 +84,7 @@ def hops_table(flows: Mapping[str, ColumnData]) -> dict[str, ColumnData]:
     for direction, prefix in (("request", ""), ("reply", "reply_")):
         pairs = np.stack([np.asarray(flows[f"{prefix}{n}"]) for n in ("l3_hops", "links")], axis=1)
         for (l3, links), count in zip(*np.unique(pairs, axis=0, return_counts=True), strict=True):
-            rows.append(
-                {"direction": direction, "l3_hops": l3, "links": links, "flows": count, "packets": 4 * count}
-            )
+            rows.append({"direction": direction, "l3_hops": l3, "links": links, "flows": count, "packets": 4 * count})
     return table(HOPS, rows)
 
 

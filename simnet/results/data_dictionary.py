@@ -1,0 +1,56 @@
+"""`docs/data-dictionary.md`, made from the definitions of the columns (see simnet.analysis.dictionary)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from simnet.model.recording import REASONS, RUN_COLUMNS, TABLES, VERDICTS, Column
+from simnet.results.frames import SCHEMA_VERSION
+from simnet.results.store import FOLDER_VERSION
+
+_ABOUT = {
+    "flows": "A row a flow. `record: packets` and `record: flows` keep it.",
+    "packets": "A row a request packet. Only `record: packets` keeps it, in `packets/part-*.parquet`.",
+    "load": "Connections, packets and bytes by place; every candidate has a row, also one that got nothing.",
+    "hops": "How many flows and packets took how many hops.",
+}
+
+
+def data_dictionary(tables: Mapping[str, Sequence[Column]] = TABLES, measures: Sequence[Column] = ()) -> str:
+    """Return the data dictionary as Markdown; `measures` are the columns of the summary, which `analysis` defines."""
+    lines = [
+        "# Data dictionary",
+        "",
+        "Made from the code by `python -m simnet.analysis.dictionary`; a test holds it to the frames. Do not edit.",
+        "",
+        f"Tables of version {SCHEMA_VERSION}, folders of version {FOLDER_VERSION}. dtype is numpy's; `category` is a",
+        "name kept as a code. Time is int64 picoseconds. Unit and meaning are also in each Parquet file's schema metadata.",
+        "",
+        "## In front of every frame of a Result",
+        "",
+        *_table(RUN_COLUMNS),
+        "| one a swept variable | as its values | | named as in `sweep:` |",
+        "",
+    ]
+    for name, columns in tables.items():
+        lines += [f"## {name}", "", _ABOUT.get(name, ""), "", *_table(columns), ""]
+    lines += ["Verdicts: " + ", ".join(f"`{v}`" for v in VERDICTS) + ".", ""]
+    lines += ["Reasons: " + ", ".join(f"`{r}`" for r in REASONS if r) + ".", ""]
+    if measures:
+        lines += [
+            "## measures and summary",
+            "",
+            "`measures` has a row a run. `summary` has a row a variant and sweep point: `repeats`; counts summed over",
+            "repeats; for every other measure its mean over repeats and `<measure>_low`, `<measure>_high`, the 95 %",
+            "interval of Student's t over repeats (NaN with one repeat; Wilson's where a share is 0 or 1 in all of them);",
+            "and `<place>_chi2_p`, the chance of so much unevenness under the expected shares, in place of `chi2*`.",
+            "",
+            *_table(measures),
+            "",
+        ]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _table(columns: Iterable[Column]) -> list[str]:
+    head = ["| column | dtype | unit | meaning |", "|---|---|---|---|"]
+    return head + [f"| `{c.name}` | {c.dtype} | {c.unit} | {c.meaning.replace('|', chr(92) + '|')} |" for c in columns]
