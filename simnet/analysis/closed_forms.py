@@ -87,7 +87,7 @@ def expected_max_over_mean(endpoints: int, connections: int) -> float:
 
 
 def expected_max_normal(count: int) -> float:
-    """Return the mean of the largest of `count` independent standard normals, by integrating x n phi(x) Phi(x)^(n-1)."""
+    """Return the mean of the largest of `count` independent standard normals, integral of x n phi Phi^(n-1)."""
     if count < 1:
         raise ValueError("needs at least one")
     x = np.linspace(-9.0, 9.0, 3601)

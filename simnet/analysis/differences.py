@@ -67,9 +67,8 @@ def paired_differences(
                 y = by_variant[b].loc[both, name].to_numpy(dtype=np.float64)
                 d = paired_difference(x, y)
                 means = [float(np.mean(v)) if len(v) else float("nan") for v in (x, y)]
-                at = point if isinstance(point, tuple) else (point,)
                 figures = (d.mean, d.low, d.high, d.p, d.variance_ratio, d.repeats)
-                rows.append([*at, name, units.get(name, ""), a, b, *means, *figures])
+                rows.append([*point, name, units.get(name, ""), a, b, *means, *figures])
     names = [*sweep, "measure", "unit", "a", "b", "mean_a", "mean_b", "difference", "low", "high", "p"]
     frame = pd.DataFrame(rows, columns=[*names, "variance_ratio", "repeats"])
     adjusted = np.full(len(frame), np.nan)

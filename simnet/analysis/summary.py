@@ -67,7 +67,7 @@ def summarise(measures: pd.DataFrame, sweep: Sequence[str] = ()) -> pd.DataFrame
     keys = ["variant", *sweep]
     plain = measures.assign(**{key: measures[key].astype(object) for key in keys})
     rows = [
-        {**dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True)), **_row(group)}
+        {**dict(zip(keys, key, strict=True)), **_row(group)}
         for key, group in plain.groupby(keys, sort=False, dropna=False)
     ]
     frame = pd.DataFrame(rows)
@@ -132,9 +132,8 @@ def hop_distribution(hops: pd.DataFrame, sweep: Sequence[str] = ()) -> pd.DataFr
                 low, high = interval.low, interval.high
                 if not np.isnan(low):
                     low, high = max(0.0, low), min(1.0, high)
-                at = key if isinstance(key, tuple) else (key,)
                 flows = int(counts[number].sum())
-                rows.append([*at, measure, int(number), flows, interval.mean, low, high])
+                rows.append([*key, measure, int(number), flows, interval.mean, low, high])
     names = [*keys, "measure", "count", "flows", "share", "share_low", "share_high"]
     return pd.DataFrame(rows, columns=names)
 

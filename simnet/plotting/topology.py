@@ -161,7 +161,7 @@ def _name(ax: Axes, name: str, kind: str, x: float, y: float, *, crowded: bool) 
     below = kind == "pod"
     upright = crowded and kind in ("node", "pod")
     if kind == "node":  # beside the mark: wires leave above and below it
-        offset, ha, va = (9 if not crowded else 7, 0), "left", "center"
+        offset, ha, va = (10, 0), "left", "center"
     else:
         offset, ha, va = (0, -11 if below else 11), "center", "top" if below else "bottom"
     if kind in ("switch", "spine"):

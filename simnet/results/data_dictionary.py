@@ -24,7 +24,7 @@ def data_dictionary(tables: Mapping[str, Sequence[Column]] = TABLES, measures: S
         "Made from the code by `python -m simnet.analysis.dictionary`; a test holds it to the frames. Do not edit.",
         "",
         f"Tables of version {SCHEMA_VERSION}, folders of version {FOLDER_VERSION}. dtype is numpy's; `category` is a",
-        "name kept as a code. Time is int64 picoseconds. Unit and meaning are also in each Parquet file's schema metadata.",
+        "name kept as a code. Time is int64 picoseconds. Unit and meaning are in the Parquet files' metadata too.",
         "",
         "## In front of every frame of a Result",
         "",
@@ -53,4 +53,4 @@ def data_dictionary(tables: Mapping[str, Sequence[Column]] = TABLES, measures: S
 
 def _table(columns: Iterable[Column]) -> list[str]:
     head = ["| column | dtype | unit | meaning |", "|---|---|---|---|"]
-    return head + [f"| `{c.name}` | {c.dtype} | {c.unit} | {c.meaning.replace('|', chr(92) + '|')} |" for c in columns]
+    return head + [f"| `{c.name}` | {c.dtype} | {c.unit} | {c.meaning} |" for c in columns]

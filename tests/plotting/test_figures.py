@@ -1,4 +1,4 @@
-"""Figures: what they show is what the frames say, with labels and units, the same bytes each time, no setting changed."""
+"""Figures: what they show is what the frames say, with labels and units, and the same bytes each time."""
 
 import re
 
@@ -130,7 +130,7 @@ def test_one_repeat_is_drawn_without_an_interval_and_says_so():
 def test_a_sweep_point_that_is_not_there_is_named(result):
     with pytest.raises(ResultError, match=r"no run has nodes.count = 5"):
         plotting.load_spread(result, at={"nodes.count": 5})
-    with pytest.raises(ResultError, match="replicas is not swept; swept are: nodes.count"):
+    with pytest.raises(ResultError, match=r"replicas is not swept; swept are: nodes\.count"):
         plotting.hop_counts(result, at={"replicas": 5})
 
 

@@ -38,7 +38,7 @@ def chi2(load: Sequence[float], shares: Sequence[float]) -> float:
 
 
 def hash_threshold_moved(n: int, gone: int, points: int = 400_000) -> float:
-    """Share of hash values that change their next hop when hop `gone` of n equal regions goes away, counted point by point."""
+    """Share of hash values that change hop when hop `gone` of n equal regions goes away, counted point by point."""
     rest = [hop for hop in range(n) if hop != gone]
     moved = 0
     for i in range(points):

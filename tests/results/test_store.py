@@ -57,9 +57,14 @@ def test_a_second_write_gives_the_same_bytes(tmp_path):
 
 def test_a_run_that_fails_half_way_leaves_nothing(tmp_path):
     description, _ = experiment(repeats=1, flows=10)[0]
-    with pytest.raises(RuntimeError, match="half-way"), RunWriter(tmp_path, description) as writer:
-        writer.packets.append(packets_table(10))
-        raise RuntimeError("half-way")
+
+    def fail() -> None:
+        with RunWriter(tmp_path, description) as writer:
+            writer.packets.append(packets_table(10))
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        fail()
     assert contents(tmp_path) == {}
     assert not is_finished(tmp_path, description.id)
 
@@ -138,10 +143,14 @@ def test_every_flipped_bit_is_found_and_its_file_named(tmp_path, name):
         if name == "manifest.json" and _same_json(whole, bytes(damaged)):
             continue  # white space between values
         with pytest.raises(ResultError, match=name):
-            result = load_results(tmp_path)
-            _ = result.flows, result.load, result.hops
+            read_everything(tmp_path)
     path.write_bytes(whole)
     assert len(load_results(tmp_path).flows) == 50
+
+
+def read_everything(folder):
+    result = load_results(folder)
+    return result.flows, result.load, result.hops
 
 
 def _same_json(one: bytes, other: bytes) -> bool:
