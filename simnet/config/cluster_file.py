@@ -37,6 +37,9 @@ from simnet.model.kubernetes import ZONE_LABEL, Objects
 from simnet.model.scenario import ClusterSpec, NodeSpec, Placement
 
 DEFAULT_IP_POOL = "10.217.0.0/16"
+DEFAULT_IPV6_POOL = "fd00:10:217::/48"
+DEFAULT_SERVICE_CIDR = "10.96.0.0/12"
+DEFAULT_IPV6_SERVICE_CIDR = "fd00:10:96::/108"
 MAX_NODES = 10_000
 
 
@@ -87,12 +90,20 @@ def load_cluster_spec(path: str | os.PathLike[str], *, stdin: BinaryIO | None = 
 def cluster_spec_of_objects(objects: Objects) -> ClusterSpec:
     """Return the cluster that bare manifests or a dump describe; all else by default."""
     pools = _pools_of_dump(objects)
+    is_dual = any(
+        "IPv6" in (service.ip_families or ()) or service.ip_family_policy == "RequireDualStack"
+        for service in objects.services
+    )
+    if is_dual and not any(":" in pool for pool in pools):
+        pools = (*pools, DEFAULT_IPV6_POOL)
     return ClusterSpec(
         objects=objects,
         nodes=(),
         kube_proxy=KubeProxyConfiguration(cluster_cidr=",".join(pools)),
         calico=CalicoSettings(ip_pools=pools),
         fabric=FabricSettings(),
+        service_cidrs=(DEFAULT_SERVICE_CIDR, DEFAULT_IPV6_SERVICE_CIDR) if is_dual else (DEFAULT_SERVICE_CIDR,),
+        first_node_addresses=("192.168.64.57", "fd00:192:168:64::57") if is_dual else ("192.168.64.57",),
     )
 
 

@@ -55,6 +55,7 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
         seed=seed,
         unschedulable=frozenset(node.name for node in spec.objects.nodes if node.unschedulable or not node.ready),
     )
+    scheduled = _without_shared_addresses(scheduled)
     all_pods = [*scheduled.pods, *_client_pods(clients, nodes)]
     addresses_of_node = {node.name: node.addresses for node in nodes}
     assignment = assign_blocks(
@@ -83,8 +84,9 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
         zone_of_node=zones,
     )
     pods = tuple(_cluster_pod(pod) for pod in placed)
-    fabric = build_fabric(nodes, pods, _client_addresses(clients, nodes, spec), spec.fabric)
-    fibs = steady_fibs(fabric, nodes, pods, assignment.blocks, _advertised(services, slices), spec.calico, spec.fabric)
+    settings = replace(spec.fabric, client_networks=_client_networks(clients, spec))
+    fabric = build_fabric(nodes, pods, _client_addresses(clients, nodes, spec), settings)
+    fibs = steady_fibs(fabric, nodes, pods, assignment.blocks, _advertised(services, slices), spec.calico, settings)
     return Cluster(
         nodes=nodes,
         pods=pods,
@@ -125,7 +127,9 @@ def cluster_nodes(spec: ClusterSpec) -> tuple[ClusterNode, ...]:
     if not known:
         names = [f"node-{number}" for number in range(1, DEFAULT_NODE_COUNT + 1)]
         known = {name: ClusterNode(name, (), _labels(name, {}), as_number=spec.calico.as_number) for name in names}
-    return tuple(_with_addresses(known.values(), spec.first_node_address))
+    for first in spec.first_node_addresses:
+        known = {node.name: node for node in _with_addresses(known.values(), first)}
+    return tuple(known.values())
 
 
 def _from_short_form(node: NodeSpec, spec: ClusterSpec) -> ClusterNode:
@@ -160,18 +164,19 @@ def _named_nodes(objects: Objects) -> Iterable[tuple[str, str]]:
 
 
 def _with_addresses(nodes: Iterable[ClusterNode], first: str) -> Iterable[ClusterNode]:
+    """Give every node without an address of the family of `first` the next free one, counting up from there."""
     nodes = list(nodes)
     taken = {address for node in nodes for address in node.addresses}
     number = int(ipaddress.ip_address(first))
     for node in nodes:
-        if node.addresses:
+        if any((":" in address) == (":" in first) for address in node.addresses):
             yield node
             continue
         while str(ipaddress.ip_address(number)) in taken:
             number += 1
         address = str(ipaddress.ip_address(number))
         taken.add(address)
-        yield replace(node, addresses=(address,))
+        yield replace(node, addresses=(*node.addresses, address))
 
 
 def _is_ip(text: str) -> bool:
@@ -189,6 +194,22 @@ def _overridden(service: Service, overrides: Mapping[str, object]) -> Service:
     external = service.type in ("NodePort", "LoadBalancer") or bool(service.external_ips)
     fields = {name: value for name, value in overrides.items() if external or name != "external_traffic_policy"}
     return replace(service, **fields)  # type: ignore[arg-type]
+
+
+def _without_shared_addresses(scheduled: Schedule) -> Schedule:
+    """Leave out pods whose address another pod holds already, as edited dumps have it; the first one keeps it."""
+    holder: dict[str, str] = {}
+    kept: list[ScheduledPod] = []
+    left_out = list(scheduled.pending)
+    for pod in scheduled.pods:
+        taken = next((address for address in pod.addresses if address in holder and not pod.host_network), None)
+        if taken is not None:
+            left_out.append((pod.key, f"its address {taken} is that of pod {holder[taken]}"))
+            continue
+        if not pod.host_network:
+            holder.update(dict.fromkeys(pod.addresses, pod.key))
+        kept.append(pod)
+    return Schedule(tuple(kept), tuple(left_out))
 
 
 def _pool_families(spec: ClusterSpec) -> tuple[int, ...]:
@@ -237,6 +258,20 @@ def _client_addresses(
         )
         raise InputError([room])
     return tuple(chosen)
+
+
+def _client_networks(clients: ClientPopulation | None, spec: ClusterSpec) -> tuple[str, ...]:
+    """The subnets that outside clients sit in: one site each; clients inside the nodes' subnet share its segment."""
+    if clients is None or clients.origin is not ClientOrigin.OUTSIDE or spec.fabric.client_networks:
+        return spec.fabric.client_networks
+    nodes = [ipaddress.ip_network(text) for text in spec.fabric.node_networks]
+    given = [ipaddress.ip_network(text, strict=False) for text in clients.addresses]
+    return tuple(
+        str(network)
+        for network in given
+        if network.num_addresses > 1
+        and not any(network.version == other.version and network.overlaps(other) for other in nodes)
+    )
 
 
 def _hosts(text: str, taken: set[str]) -> Iterable[str]:

@@ -59,7 +59,8 @@ class ClusterSpec:
     kube_proxy: KubeProxyConfiguration
     calico: CalicoSettings
     fabric: FabricSettings
-    first_node_address: str = "192.168.64.57"  # nodes whose address nobody gave count up from here
+    # Nodes whose address (of a family) nobody gave count up from here; a second family makes the cluster dual-stack.
+    first_node_addresses: tuple[str, ...] = ("192.168.64.57",)
     placement: Placement = Placement.SPREAD
     pods_per_node: int = 110  # capacity that `packed` fills
     explicit_placement: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # ns/workload -> node -> pods
