@@ -42,7 +42,7 @@ def data_dictionary(tables: Mapping[str, Sequence[Column]] = TABLES, measures: S
             "",
             "`measures` has a row a run. `summary` has a row a variant and sweep point: `repeats`; counts summed over",
             "repeats; for every other measure its mean over repeats and `<measure>_low`, `<measure>_high`, the 95 %",
-            "interval of Student's t over repeats (NaN with one repeat; Wilson's where a share is 0 or 1 in all of them);",
+            "interval of Student's t over repeats (NaN with one; Wilson's where a share is 0 or 1 in all of them);",
             "and `<place>_chi2_p`, the chance of so much unevenness under the expected shares, in place of `chi2*`.",
             "",
             *_table(measures),

@@ -17,8 +17,8 @@ from simnet.model.recording import Recording
 from simnet.results.store import RunDescription
 
 LOST = {
-    "verdict": "lost", "reason": "no route", "answered": False, "pod": "", "serving_node": "", "snat": False,
-    "source_hidden": False, "packets_delivered": 0, "packets_lost": 4, "delay_ps": -1, "round_trip_ps": -1,
+    "verdict": "lost", "reason": "no route", "answered": False, "pod": "", "serving_node": "", "snat": True, "cross_node": True,
+    "source_hidden": True, "packets_delivered": 0, "packets_lost": 4, "delay_ps": -1, "round_trip_ps": -1,
     "reply_l3_hops": -1, "reply_links": -1, "reply_packets": 0, "l3_hops": 9, "links": 9,
 }  # fmt: skip
 ROWS = [
@@ -172,6 +172,14 @@ def test_differences_are_paired_by_repeat(result):
     assert row["p"] == pytest.approx(expected.pvalue, rel=1e-6)
     assert row["difference"] == pytest.approx((a - b).mean())
     assert row["verdict"].startswith("external-ip lower by 0.")
+
+
+def test_p_values_are_adjusted_over_all_pairs_and_sweep_points_of_a_measure(result):
+    for _, rows in result.differences.groupby("measure"):
+        order = np.argsort(rows["p"], kind="stable")
+        stepped = np.minimum(1, np.maximum.accumulate(rows["p"].to_numpy()[order] * np.arange(len(rows), 0, -1)))
+        np.testing.assert_allclose(rows["p_holm"].to_numpy()[order], stepped)
+        assert len(rows) == 6  # three pairs at two sweep points
 
 
 def test_equal_variants_are_told_apart_in_no_more_than_one_of_twenty_experiments():
