@@ -36,7 +36,7 @@ _ENTRIES = {"external": Entry.EXTERNAL_IP, "nodeport": Entry.NODE_PORT, "cluster
 
 
 def cluster_of(lab: dict[str, Any]) -> ClusterSpec:
-    """Return what the lab builds, one switch only: eBGP between each worker and it, Calico's host routes, kube-proxy."""
+    """Return what the lab builds, eBGP between the one switch and each worker, kube-proxy."""
     switch = lab["switches"][0]
     pods = {pod["name"]: pod for pod in lab["pods"]}
     numbers = {worker["asn"] for worker in lab["workers"]}
