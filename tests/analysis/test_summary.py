@@ -17,7 +17,8 @@ from simnet.model.recording import Recording
 from simnet.results.store import RunDescription
 
 LOST = {
-    "verdict": "lost", "reason": "no route", "answered": False, "pod": "", "serving_node": "", "snat": True, "cross_node": True,
+    "verdict": "lost", "reason": "no route", "answered": False, "pod": "", "serving_node": "", "snat": True,
+    "cross_node": True,
     "source_hidden": True, "packets_delivered": 0, "packets_lost": 4, "delay_ps": -1, "round_trip_ps": -1,
     "reply_l3_hops": -1, "reply_links": -1, "reply_packets": 0, "l3_hops": 9, "links": 9,
 }  # fmt: skip
