@@ -1,7 +1,9 @@
 """One packet at a time, one rule at a time: what iptables rules do, slow and meant to be obviously right.
 
-Reads the `Ruleset` itself, not the compiled program. Draws as docs/models/netfilter.md defines them: a run of rules that
-are `statistic --mode random` jumps and nothing else is a cascade; one 64-bit number decides it if the packet enters at the
+Reads the `Ruleset` itself, not the compiled program. Draws as docs/models/netfilter.md defines them: a run of rules
+that
+are `statistic --mode random` jumps and nothing else is a cascade; one 64-bit number decides it if the packet enters
+at the
 run's first rule; every other random match takes the upper 31 bits of a number of its own.
 """
 
@@ -36,8 +38,18 @@ class Interpreter:
         """Return what the chain decides about a packet (a namespace with the columns of PacketColumns)."""
         self.table, self.packet = table, packet
         self.out = SimpleNamespace(
-            verdict=2, mark=packet.mark, destination=-1, destination_port=-1, snat_kind=0, snat_source=-1,
-            snat_port_first=-1, snat_port_last=-1, snat_random_fully=False, rules_scanned=0, rule=None, draw=packet.draw,
+            verdict=2,
+            mark=packet.mark,
+            destination=-1,
+            destination_port=-1,
+            snat_kind=0,
+            snat_source=-1,
+            snat_port_first=-1,
+            snat_port_last=-1,
+            snat_random_fully=False,
+            rules_scanned=0,
+            rule=None,
+            draw=packet.draw,
         )
         base = self.rulesets[packet.host].chain(table, chain)
         if base is None:
@@ -238,8 +250,11 @@ def is_random_jump(rule):
     """Whether a rule can be part of a cascade: it jumps, and one random match is all that it asks."""
     asked = [m for m in rule.matches if not always_true(m)]
     return (
-        len(asked) == 1 and isinstance(asked[0], rs.StatisticRandom) and not asked[0].negated
-        and isinstance(rule.target, rs.Jump) and not rule.target.goto
+        len(asked) == 1
+        and isinstance(asked[0], rs.StatisticRandom)
+        and not asked[0].negated
+        and isinstance(rule.target, rs.Jump)
+        and not rule.target.goto
     )
 
 

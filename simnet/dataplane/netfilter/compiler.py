@@ -1,7 +1,9 @@
 """Compile many hosts' rule sets into one program; chains that hosts share are compiled once.
 
-Two passes. `units` finds which distinct chains there are: a chain is shared between hosts if its rules are equal and all
-chains that it leads to are shared too; hosts are compared with the first one by identity, so that a host that differs in
+Two passes. `units` finds which distinct chains there are: a chain is shared between hosts if its rules are equal and
+all
+chains that it leads to are shared too; hosts are compared with the first one by identity, so that a host that differs
+in
 a few chains costs a few chains. The second pass writes the code of each distinct chain (`emitter`).
 """
 

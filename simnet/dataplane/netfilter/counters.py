@@ -28,7 +28,9 @@ class Counters:
         self._logged: list[tuple[NDArray[np.int64], NDArray[np.int64] | int, NDArray[np.int64] | int]] = []
         self._waiting = 0
 
-    def log(self, keys: NDArray[np.int64], packets: NDArray[np.int64] | int, length_bytes: NDArray[np.int64] | int) -> None:
+    def log(
+        self, keys: NDArray[np.int64], packets: NDArray[np.int64] | int, length_bytes: NDArray[np.int64] | int
+    ) -> None:
         """Count matches: `keys` is host * rule_count + rule, int64[n]; weights per row, or one for all."""
         self._logged.append((keys, packets, length_bytes))
         self._waiting += len(keys)

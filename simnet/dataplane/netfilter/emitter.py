@@ -1,6 +1,7 @@
 """Write the code of chains: single rules, DISPATCH for runs keyed by destination and port, SELECT for cascades.
 
-A cascade's cumulative probabilities are computed with integers: rule j of a cascade holds with q_j / 2**31, so rule i or
+A cascade's cumulative probabilities are computed with integers: rule j of a cascade holds with q_j / 2**31, so rule i
+or
 one before it is chosen with 1 - prod(2**31 - q_j) / 2**(31 i), kept as floor of that times 2**64.
 """
 
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
     from simnet.dataplane.netfilter.compiler import ChainUnit
 
 # Targets that neither decide nor change anything that a modelled match reads
-HARMLESS_TARGETS = frozenset({"LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "CHECKSUM", "CLASSIFY", "DSCP", "TOS", "TCPMSS"})
+HARMLESS_TARGETS = frozenset(
+    {"LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "CHECKSUM", "CLASSIFY", "DSCP", "TOS", "TCPMSS"}
+)
 _SHORTEST_DISPATCH = 4  # a shorter run is cheaper as single rules
 _ORDERED = frozenset({Predicate.RANDOM, Predicate.NTH, Predicate.RECENT})  # when they are asked matters
 
@@ -246,9 +249,7 @@ class Emitter:
         return end - at
 
     def _select(self, lines: list[_Line], is_last: bool) -> None:
-        thresholds = self._cumulative(
-            tuple(line.tests[0][2] if line.tests else PROBABILITY_ONE for line in lines)
-        )
+        thresholds = self._cumulative(tuple(line.tests[0][2] if line.tests else PROBABILITY_ONE for line in lines))
         is_total = thresholds[-1] >= 1 << 64
         tested = len(thresholds) - is_total
         base = len(self.option_threshold)
@@ -348,7 +349,10 @@ class Emitter:
         return lines
 
     def _unknown(self, unit: ChainUnit, index: int, rule: Rule, reason: str, problems: list[Problem]) -> None:
-        if self.skip_unknown:
+        is_harmless = rule.target is None or (
+            isinstance(rule.target, OpaqueTarget) and rule.target.name in HARMLESS_TARGETS
+        )
+        if self.skip_unknown or is_harmless:  # what cannot change a verdict is no error, but is told
             self.skipped.append(SkippedRule(unit.source, rule.line, unit.table, unit.chain.name, index, reason))
             return
         problems.append(

@@ -43,7 +43,14 @@ HOOK_TABLES = {  # the tables that a hook visits, in order of priority
 
 
 def run_chain(
-    program: Program, table: str, chain: str, packets: PacketColumns, *, seed: int, state: NetfilterState, counters: Counters
+    program: Program,
+    table: str,
+    chain: str,
+    packets: PacketColumns,
+    *,
+    seed: int,
+    state: NetfilterState,
+    counters: Counters,
 ) -> Outcome:
     """Run packets through one built-in chain of their hosts.
 
@@ -73,7 +80,8 @@ def run_hook(
 ) -> Outcome:  # fmt: skip
     """Run packets through all tables of a hook, in the kernel's order; nat only for packets in state NEW.
 
-    What nat OUTPUT rewrites is seen by the filter chains after it; `reroute`, if given, then gets the packets with the new
+    What nat OUTPUT rewrites is seen by the filter chains after it; `reroute`, if given, then gets the packets with
+    the new
     destinations and returns them with the columns that routing decides (out_interface, destination_is_local). After
     PREROUTING the caller routes, with `Outcome.destination`. The deciding rule is the one that dropped, rejected or
     rewrote, else that of the last table visited; `rules_scanned` is the sum. Other parameters as `run_chain`.

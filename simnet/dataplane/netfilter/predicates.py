@@ -126,7 +126,7 @@ class PredicateCompiler:
                         bits |= STATE_BITS[state]
                     others.append((Predicate.STATE, match.negated, bits))
                 case _:
-                    raise Unknown(f"match {match.module}")
+                    raise Unknown(f"match {getattr(match, 'module', type(match).__name__)}")
         return header + others
 
     def _address(self, tests: list[Test], network: IPNetwork, negated: bool, host: Predicate) -> None:

@@ -242,7 +242,10 @@ _HASH = np.uint64(0x9E3779B97F4A7C15)
 
 
 def dispatch_keys(
-    dispatch: NDArray[np.int64] | int, address: NDArray[np.int64] | int, protocol: NDArray[np.int64], port: NDArray[np.int64]
+    dispatch: NDArray[np.int64] | int,
+    address: NDArray[np.int64] | int,
+    protocol: NDArray[np.int64],
+    port: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Return the key of (dispatch, destination or -1, protocol, destination port): int64[n], 0 or more."""
     upper = (dispatch << 24) + (address + 1)

@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet.dataplane.netfilter.packets import ACCEPT_BY_RULE, DROP_BY_RULE, REJECT
-from simnet.dataplane.netfilter.program import TYPE_LOCAL, Action, Operation, Predicate, Program, dispatch_keys, hash_keys
+from simnet.dataplane.netfilter.program import (
+    TYPE_LOCAL,
+    Action,
+    Operation,
+    Predicate,
+    Program,
+    dispatch_keys,
+    hash_keys,
+)
 from simnet.random_streams import bits_of_keys
 
 if TYPE_CHECKING:
@@ -26,7 +34,7 @@ class _Machine:
     def __init__(self, block: Block) -> None:
         self.block = block
         self.program: Program = block.program
-        self.code = memoryview(block.program.code)
+        self.code = memoryview(block.program.code.data)
         self.masked: dict[tuple[int, int], int] = {}
         self.masked_lists = {test.list for test in self.program.recent if test.mask is not None}
 

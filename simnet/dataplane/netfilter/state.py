@@ -1,6 +1,7 @@
 """What a host remembers between packets: `statistic --mode nth` counters and `recent` lists.
 
-Modelled as xt_recent does it: a list holds `recent_limit` addresses (the module parameter ip_list_tot) and evicts the one
+Modelled as xt_recent does it: a list holds `recent_limit` addresses (the module parameter ip_list_tot) and evicts the
+one
 updated longest ago; an address keeps its last 20 stamps (ip_pkt_list_tot).
 Left out: --rttl; jiffies (stamps are exact). Source: net/netfilter/xt_recent.c, xt_statistic.c; facts of a real kernel.
 """

@@ -310,7 +310,9 @@ class Block:
             their_tested = tested.take(left) if isinstance(tested, np.ndarray) else tested
             their_pcs = (pcs.take(left) if isinstance(pcs, np.ndarray) else pcs) + 4
             # the single forms follow: one of five words for each line but the first
-            self._advance(self._numbers(rows).take(left), np.broadcast_to(their_pcs + 5 * (their_tested - 1), left.shape))
+            self._advance(
+                self._numbers(rows).take(left), np.broadcast_to(their_pcs + 5 * (their_tested - 1), left.shape)
+            )
             kept = np.flatnonzero(~is_none)
             if len(kept) == 0:
                 return
@@ -351,7 +353,7 @@ class Block:
             self._flow_keys = flow_keys(self.seed, PURPOSE, self.packets.connection)
         return self._flow_keys[row : row + 1]
 
-    def _test(self, predicate: Predicate, operand: Words, rows: Rows) -> NDArray[np.bool_]:
+    def _test(self, predicate: Predicate, operand: Words, rows: Rows) -> Any:
         """Return bool[group]: does the predicate hold, negation aside."""
         packets, program = self.packets, self.program
         match predicate:
@@ -397,7 +399,7 @@ class Block:
             case _:
                 raise AssertionError(predicate)  # stateful ones are parked
 
-    def _is_member(self, network: Words, address: NDArray[np.int32]) -> NDArray[np.bool_]:
+    def _is_member(self, network: Words, address: NDArray[np.int32]) -> Any:
         if not isinstance(network, np.ndarray):
             return self.members[network].take(address)
         first = int(network[0])
@@ -405,9 +407,7 @@ class Block:
             return self.members[first].take(address)
         return self.members.reshape(-1).take(network * self.members.shape[1] + address)
 
-    def _is_type(
-        self, bits: Words, address: NDArray[np.int32], is_local: NDArray[np.bool_], rows: Rows
-    ) -> NDArray[np.bool_]:
+    def _is_type(self, bits: Words, address: NDArray[np.int32], is_local: NDArray[np.bool_], rows: Rows) -> Any:
         local = _column(is_local, rows)
         if not isinstance(bits, np.ndarray) and bits == TYPE_LOCAL:
             return local.copy()
@@ -415,9 +415,7 @@ class Block:
         return (types & bits) != 0
 
 
-def choose(
-    threshold: NDArray[np.uint64], drawn: NDArray[np.uint64], base: Words, tested: Words
-) -> NDArray[np.int64]:
+def choose(threshold: NDArray[np.uint64], drawn: NDArray[np.uint64], base: Words, tested: Words) -> NDArray[np.int64]:
     """Return how many of the thresholds base .. base + tested - 1 are not above the drawn number: int64[n].
 
     The guess is right for equal shares but at their edges; what it missed is found by bisection.

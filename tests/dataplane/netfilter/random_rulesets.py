@@ -46,7 +46,9 @@ def matches(rng, stateful=True):
                 )
             )  # fmt: skip
         elif maybe(0.4):
-            made.append(rs.MultiportMatch(((80, 81), (443, 443)), rng.choice(["sports", "dports", "ports"]), maybe(0.3)))
+            made.append(
+                rs.MultiportMatch(((80, 81), (443, 443)), rng.choice(["sports", "dports", "ports"]), maybe(0.3))
+            )
     if maybe(0.2):
         made.append(rs.CommentMatch("a comment"))
     others = []

@@ -9,18 +9,23 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
-from random_rulesets import INTERFACES, one, packets, rulesets  # noqa: E402
-from reference.netfilter_interpreter import Interpreter  # noqa: E402
+from random_rulesets import INTERFACES, one, packets, rulesets
+from reference.netfilter_interpreter import Interpreter
 
-from simnet.dataplane.netfilter.compiler import compile_program  # noqa: E402
-from simnet.dataplane.netfilter.counters import Counters  # noqa: E402
-from simnet.dataplane.netfilter.executor import run_chain  # noqa: E402
-from simnet.dataplane.netfilter.packets import PacketColumns  # noqa: E402
-from simnet.dataplane.netfilter.state import NetfilterState  # noqa: E402
-from simnet.model.addresses import AddressTable  # noqa: E402
+from simnet.dataplane.netfilter.compiler import compile_program
+from simnet.dataplane.netfilter.counters import Counters
+from simnet.dataplane.netfilter.executor import run_chain
+from simnet.dataplane.netfilter.packets import PacketColumns
+from simnet.dataplane.netfilter.state import NetfilterState
+from simnet.model.addresses import AddressTable
 
 CHAINS = (("nat", "PREROUTING"), ("filter", "FORWARD"))
-LAWS = settings(max_examples=150, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate), suppress_health_check=[HealthCheck.too_slow])
+LAWS = settings(
+    max_examples=150,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 SEEDS = st.integers(0, 2**32).map(random.Random)
