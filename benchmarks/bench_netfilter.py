@@ -101,7 +101,7 @@ def measure(services: int, endpoints: int, count: int) -> float:
         assert interpreter.run("nat", "PREROUTING", packet).destination == outcome.destination[row]
     reference_s = (time.perf_counter() - started) / few
     rate = count / best_s
-    print(f"{services:6d} services x {endpoints} endpoints: compiled in {compile_s:6.2f} s; {rate / 1e6:5.2f} M packets/s; "
+    print(f"{services:6d} services x {endpoints} endpoints: compiled in {compile_s:6.2f} s; {rate / 1e6:5.2f} M/s; "
           f"{rate * reference_s:10.0f} times the interpreter", flush=True)  # fmt: skip
     return rate
 

@@ -155,7 +155,7 @@ def _resolve(
             for callee in callees:
                 if callee not in chains:
                     problems.append(_problem(source, chain, table, f"a jump to {callee}, which is not in the table",
-                                             "a chain of the same table", "declare the chain or remove the jump"))  # fmt: skip
+                                             "a chain of the table", "declare it or remove the jump"))  # fmt: skip
                 elif callee in ready:
                     resolved[callee] = ready[callee]
                 callers.setdefault(callee, []).append(name)

@@ -46,7 +46,7 @@ MOST_STEPS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class ExactOutcome:
-    """One way that a packet can go; columns as in `Outcome`. `rules`: ids of the rules that matched, in order, if asked for."""
+    """One way that a packet can go; columns as in `Outcome`. `rules`: ids of those that matched, if asked for."""
 
     verdict: int = ACCEPT_BY_POLICY
     mark: int = 0

@@ -31,7 +31,7 @@ Words = NDArray[np.int64] | int  # one value per row of a group, or one for all
 
 
 class Block:
-    """The machine's registers for one block: call stack, mark, draws; results go straight into the outcome's columns."""
+    """The machine's registers for one block; results go straight into the outcome's columns."""
 
     def __init__(
         self, program: Program, packets: PacketColumns, outcome: Outcome, seed: int, state: NetfilterState,
