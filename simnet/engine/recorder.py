@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from simnet.dataplane.path.columns import Way
 from simnet.dataplane.path.network import NODE
 from simnet.engine.connections import Connections, round_trip_ps
 from simnet.engine.network import CompiledCluster
@@ -157,21 +158,29 @@ class Recorder:
             .reshape(self._reasons.shape)
             .astype(np.int64)
         )
-        entered = request.dnat_device >= 0
+        measured = ~columns["warmup"][each.flow].astype(np.bool_)  # loads and hops leave the warm-up out
+        entered = measured & (request.dnat_device >= 0)
         _tally(self._entry, request.dnat_device[entered], count[entered], sent_bytes[entered])
-        _tally(self._pod, request.place[delivered], count[delivered], sent_bytes[delivered])
-        for crossing in request.crossings:
-            _tally(self._link, crossing.direction, count[crossing.rows], sent_bytes[crossing.rows])
-        self._count_hops("request", request.l3_hops, request.links, count, delivered)
+        reached = measured & delivered
+        _tally(self._pod, request.place[reached], count[reached], sent_bytes[reached])
+        self._tally_links(request, measured, count, sent_bytes)
+        self._count_hops("request", request.l3_hops, request.links, count, reached)
         if reply is None:
             return
         reply_bytes = _sums(packets.reply_size_bytes.astype(np.int64), each.first_packet, each.end_packet)
-        for crossing in reply.crossings:
-            _tally(self._link, crossing.direction, count[crossing.rows], reply_bytes[crossing.rows])
-        self._count_hops("reply", reply.l3_hops, reply.links, count, answered)
+        self._tally_links(reply, measured, count, reply_bytes)
+        self._count_hops("reply", reply.l3_hops, reply.links, count, measured & answered)
         back = np.flatnonzero(answered)
         columns["reply_packets"][each.flow[back]] += count[back]  # type: ignore[operator]
         columns["reply_bytes"][each.flow[back]] += reply_bytes[back]  # type: ignore[operator]
+
+    def _tally_links(
+        self, way: Way, measured: NDArray[np.bool_], packets: NDArray[np.int64], size_bytes: NDArray[np.int64]
+    ) -> None:
+        for crossing in way.crossings:
+            kept = measured[crossing.rows]
+            rows = crossing.rows[kept]
+            _tally(self._link, crossing.direction[kept], packets[rows], size_bytes[rows])
 
     def _count_hops(
         self,
