@@ -108,7 +108,8 @@ def compile_cluster(
 def _renumbered(numbers: NDArray[np.int32], names: Sequence[str], wanted: Mapping[str, int]) -> NDArray[np.int32]:
     """The same interfaces under the numbers that the rules use; -1 stays."""
     table = np.array([*(wanted.get(name, -1) for name in names), -1], dtype=np.int32)
-    return table[numbers]
+    renumbered: NDArray[np.int32] = table[numbers]
+    return renumbered
 
 
 def _intern_services(cluster: Cluster, addresses: AddressTable) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Recorder:
     ) -> None:
         self.compiled, self.scenario, self.callers, self.targets = compiled, scenario, callers, targets
         self.candidates, self.sink = candidates, sink
-        self._flows: list[dict[str, NDArray[np.generic]]] = []
+        self._flows: list[dict[str, NDArray[Any]]] = []
         places, directions = len(compiled.place_names), len(compiled.direction_names)
         self._entry = np.zeros((3, compiled.network.device_count), np.int64)  # connections, packets, bytes
         self._pod = np.zeros((3, places), np.int64)
@@ -68,7 +69,7 @@ class Recorder:
         packets: PacketBatch,
         first: Connections,
         size_bytes: NDArray[np.int64],
-    ) -> dict[str, NDArray[np.generic]]:
+    ) -> dict[str, NDArray[Any]]:
         network = self.compiled.network
         request, reply = first.request, first.reply
         delivered, answered = first.delivered, first.answered
@@ -137,7 +138,7 @@ class Recorder:
         flows: FlowBatch,
         packets: PacketBatch,
         size_bytes: NDArray[np.int64],
-        columns: dict[str, NDArray[np.generic]],
+        columns: dict[str, NDArray[Any]],
     ) -> None:
         """Add one rank of connections to the flows' columns and to every load. A flow has one of a rank at most."""
         network = self.compiled.network
@@ -145,10 +146,10 @@ class Recorder:
         sent_bytes = _sums(size_bytes, each.first_packet, each.end_packet)
         request, reply = each.request, each.reply
         delivered, answered = each.delivered, each.answered
-        columns["connections"][each.flow] += 1  # type: ignore[operator]
+        columns["connections"][each.flow] += 1
         for number, name in enumerate(VERDICTS):
             mine = np.flatnonzero(request.verdict == number)
-            columns[f"packets_{name}"][each.flow[mine]] += count[mine]  # type: ignore[operator]
+            columns[f"packets_{name}"][each.flow[mine]] += count[mine]
         self._reasons += (
             np.bincount(
                 request.verdict.astype(np.int64) * len(REASONS) + request.reason,
@@ -171,8 +172,8 @@ class Recorder:
         self._tally_links(reply, measured, count, reply_bytes)
         self._count_hops("reply", reply.l3_hops, reply.links, count, measured & answered)
         back = np.flatnonzero(answered)
-        columns["reply_packets"][each.flow[back]] += count[back]  # type: ignore[operator]
-        columns["reply_bytes"][each.flow[back]] += reply_bytes[back]  # type: ignore[operator]
+        columns["reply_packets"][each.flow[back]] += count[back]
+        columns["reply_bytes"][each.flow[back]] += reply_bytes[back]
 
     def _tally_links(
         self, way: Way, measured: NDArray[np.bool_], packets: NDArray[np.int64], size_bytes: NDArray[np.int64]
@@ -269,7 +270,7 @@ class Recorder:
         return totals
 
     def _flow_table(self) -> dict[str, ColumnData]:
-        joined: dict[str, NDArray[np.generic]] = {
+        joined: dict[str, NDArray[Any]] = {
             column.name: np.concatenate([window[column.name] for window in self._flows])
             if self._flows
             else np.zeros(0, np.int64)
@@ -353,7 +354,7 @@ def _in_use(codes: NDArray[np.int32], names: tuple[str, ...]) -> Categories:
     return Categories(table[codes], kept)
 
 
-def _protocols(numbers: NDArray[np.generic]) -> Categories:
+def _protocols(numbers: NDArray[Any]) -> Categories:
     table = np.zeros(256, dtype=np.int32)
     for code, number in enumerate(PROTOCOL_NAMES, start=1):
         table[number] = code
@@ -363,7 +364,8 @@ def _protocols(numbers: NDArray[np.generic]) -> Categories:
 def _sums(values: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
     """Sum of values[start:end] for each pair: int64[n]. Exact."""
     total = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
-    return total[end] - total[start]
+    sums: NDArray[np.int64] = total[end] - total[start]
+    return sums
 
 
 def _tally(
