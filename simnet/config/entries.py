@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from simnet.config.cluster_file import Reading
 from simnet.config.documents import FieldPath
-from simnet.config.file_problems import problem_at
 from simnet.config.kubernetes_source import nearest_name
+from simnet.config.reading import Reading
 from simnet.model.kubernetes import Service
 from simnet.model.scenario import ClusterSpec, Entry, Variant
 from simnet.model.workload import SCTP, TCP, UDP, ClientOrigin, EntryChoiceKind, Workload
@@ -119,12 +118,9 @@ def _warn_unreachable(
         and clients.origin is ClientOrigin.OUTSIDE
         and not cluster.calico.service_cluster_ips
     ):
-        reading.warnings.append(
-            problem_at(
-                reading.document,
-                (*path, "entry"),
-                "ClusterIP called from outside the cluster",
-                "a route to it: nothing advertises cluster IPs, so every flow will be lost",
-                "add clients: {from: pods} to the variant, or calico.serviceClusterIPs",
-            )
+        reading.warn(
+            (*path, "entry"),
+            "ClusterIP called from outside the cluster",
+            "a route to it: nothing advertises cluster IPs, so every flow will be lost",
+            "add clients: {from: pods} to the variant, or calico.serviceClusterIPs",
         )

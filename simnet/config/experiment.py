@@ -9,22 +9,21 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from simnet import __version__
-from simnet.config.cluster_file import Reading, cluster_spec
+from simnet.config.cluster_file import cluster_spec
+from simnet.config.digests import digest_of
 from simnet.config.documents import Document, FieldPath, gather_documents
 from simnet.config.entries import check_entry
 from simnet.config.experiment_models import ClusterModel, ExperimentModel
-from simnet.config.file_problems import problem_at, read_model
+from simnet.config.file_problems import read_model
 from simnet.config.kubernetes_source import describe, nearest_name
+from simnet.config.reading import Reading, digests_of
+from simnet.config.resolved import resolved
 from simnet.config.traffic import run_spec, variant_of, workload_of
 from simnet.config.yaml_reader import read_yaml
 from simnet.errors import InputError, Position, Problem
@@ -42,7 +41,7 @@ def load_experiment(
 ) -> Experiment:
     """Return the checked experiment of a file.
 
-    `settings` are `path=value` texts that replace values (`run.repeat=3`, `nodes.count=8`), `seed` the seed of the file.
+    `settings` are `path=value` texts that replace values (`run.repeat=3`, `nodes.count=8`), `seed` the file's seed.
     Raises InputError with every mistake, each with file, line, field, found, expected and fix.
     """
     documents, problems = gather_documents([path])
@@ -171,12 +170,13 @@ class _Loading:
             question=base.question,
             file=self.document.file,
             runs=tuple(runs),
-            sweep=tuple((name, tuple(_plain(value) for value in values)) for name, values in base.sweep.items()),
+            sweep=tuple((name, tuple(values)) for name, values in base.sweep.items()),
             variants=tuple(base.variants),
             record=base.record,
             expect=self._expectations(base),
             resolved=resolved(models[0][1]) if models else {},
             warnings=tuple(dict.fromkeys(self.reading.warnings)),
+            inputs=digests_of([self.document.file, *self.reading.files]),
         )
 
     def _check_cluster_anyway(self) -> None:
@@ -196,14 +196,11 @@ class _Loading:
         fabric = base.cluster.fabric
         for key, link in (("link", fabric.link), ("clientLink", fabric.client_link), ("spineLink", fabric.spine_link)):
             if link.queue is not None:
-                self.reading.warnings.append(
-                    problem_at(
-                        self.document,
-                        ("cluster", "fabric", key, "queue"),
-                        "a queue",
-                        "nothing yet: queues are not modelled",
-                        "leave it; it has no effect",
-                    )
+                self.reading.warn(
+                    ("cluster", "fabric", key, "queue"),
+                    "a queue",
+                    "nothing yet: queues are not modelled",
+                    "leave it; it has no effect",
                 )
 
     def _points(self, base: ExperimentModel) -> list[_Point]:
@@ -237,7 +234,7 @@ class _Loading:
                     replace_at(data, name, value)
                 except KeyError as error:
                     self.reading.refuse(("sweep", name), str(error.args[0]), "a path in this file", "correct the path")
-            points.append(_Point(tuple(zip(names, map(_plain, combination), strict=True)), data))
+            points.append(_Point(tuple(zip(names, combination, strict=True)), data))
         return points
 
     def _read_point(self, point: _Point) -> ExperimentModel | None:
@@ -265,7 +262,9 @@ class _Loading:
             if variant is None or not check_entry(variant, cluster, workload, self.reading, path):
                 continue
             scenario = Scenario(cluster, workload, variant, run, model.record)
-            identity = digest_of((scenario.cluster, scenario.workload, scenario.variant, scenario.run, scenario.record))
+            # How often and from which seed a scenario is repeated is no part of it; where it stands in the sweep is,
+            # since the run's rows say so.
+            identity = digest_of((replace(scenario, run=replace(run, repeat=1, seed=0)), point.values))
             for repeat in range(run.repeat):
                 seed = run_seed(run.seed, repeat)
                 run_id = hashlib.sha256(f"{identity}/{seed}/{MODEL_VERSION}".encode()).hexdigest()[:16]
@@ -291,57 +290,3 @@ def run_seed(seed: int, repeat: int) -> int:
     """Return the seed of a repetition; variants and sweep points share it, so that they meet the same clients."""
     digest = hashlib.sha256(f"simnet/repeat/{seed}/{repeat}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def resolved(model: ExperimentModel) -> dict[str, Any]:
-    """Return the file with every default written out, quantities as picoseconds, bytes and bits per second."""
-    return {str(key): _plain(value) for key, value in model.model_dump(by_alias=True).items()}
-
-
-def _plain(value: object) -> Any:
-    """A value as JSON and YAML can hold it."""
-    if isinstance(value, Enum):
-        return value.value
-    if is_dataclass(value) and not isinstance(value, type):
-        content = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-        return {type(value).__name__.lower(): content}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return value
-
-
-def digest_of(value: object) -> str:
-    """Return a hash of a value made of dataclasses, containers, enums, numbers, texts and arrays: its content, no order of
-    mappings, no position in a file.
-    """
-    digest = hashlib.sha256()
-    _feed(digest, value)
-    return digest.hexdigest()
-
-
-def _feed(digest: Any, value: object) -> None:
-    if is_dataclass(value) and not isinstance(value, type):
-        digest.update(f"<{type(value).__name__}".encode())
-        for field in fields(value):
-            if field.name not in ("position", "warnings", "ignored", "annotations"):
-                digest.update(f" {field.name}=".encode())
-                _feed(digest, getattr(value, field.name))
-        digest.update(b">")
-    elif isinstance(value, Mapping):
-        for key in sorted(value, key=str):
-            digest.update(f"[{key}]".encode())
-            _feed(digest, value[key])
-    elif isinstance(value, list | tuple):
-        digest.update(f"({len(value)}".encode())
-        for each in value:
-            _feed(digest, each)
-    elif isinstance(value, np.ndarray):
-        digest.update(str(value.dtype).encode() + value.tobytes())
-    elif isinstance(value, Enum):
-        digest.update(repr(value.value).encode())
-    else:
-        digest.update(json.dumps(value, default=str, sort_keys=True).encode())

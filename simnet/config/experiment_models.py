@@ -1,7 +1,7 @@
 """The shape of an experiment file and of a cluster file: every key, its type and its default.
 
-Kubernetes and Calico fields keep their own names and meaning. Unknown keys are errors. What a key means for the simulation
-is decided in `experiment.py`; here it is only read.
+Kubernetes and Calico fields keep their own names and meaning. Unknown keys are errors. What a key means for the
+simulation is decided in `experiment.py`; here it is only read.
 """
 
 from __future__ import annotations

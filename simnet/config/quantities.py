@@ -10,10 +10,18 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from simnet.config.kubernetes_fields import parse_cidr, parse_ip, refuse
 from simnet.config.kubernetes_source import nearest_name
+from simnet.config.written import (
+    written_arrivals,
+    written_bit_rate,
+    written_distribution,
+    written_duration,
+    written_size,
+    written_skew,
+)
 from simnet.model.workload import (
     Arrivals,
     Constant,
@@ -69,16 +77,19 @@ def _positive(read: Callable[[object], int | float]) -> Callable[[object], int |
 read_duration = _quantity(parse_duration, "5us")
 read_size = _quantity(parse_size, "1000B")
 
-_TEXT_SCHEMA = {"type": "string"}
-Duration = Annotated[int, BeforeValidator(read_duration), WithJsonSchema({**_TEXT_SCHEMA, "examples": ["5us", "30s"]})]
+_DURATION = WithJsonSchema({"type": "string", "examples": ["5us", "30s"], "description": "a duration with its unit"})
+_SIZE = WithJsonSchema({"type": "string", "examples": ["1000B"], "description": "a size with its unit"})
+_RATE = WithJsonSchema({"type": "string", "examples": ["10Gbit/s"], "description": "a link rate with its unit"})
+Duration = Annotated[int, BeforeValidator(read_duration), PlainSerializer(written_duration), _DURATION]
 PositiveDuration = Annotated[
-    int, BeforeValidator(_positive(read_duration)), WithJsonSchema({**_TEXT_SCHEMA, "examples": ["5us", "30s"]})
+    int, BeforeValidator(_positive(read_duration)), PlainSerializer(written_duration), _DURATION
 ]
-Size = Annotated[int, BeforeValidator(_positive(read_size)), WithJsonSchema({**_TEXT_SCHEMA, "examples": ["1000B"]})]
+Size = Annotated[int, BeforeValidator(_positive(read_size)), PlainSerializer(written_size), _SIZE]
 BitRate = Annotated[
     int,
     BeforeValidator(_positive(_quantity(parse_bit_rate, "10Gbit/s"))),
-    WithJsonSchema({**_TEXT_SCHEMA, "examples": ["10Gbit/s"]}),
+    PlainSerializer(written_bit_rate),
+    _RATE,
 ]
 
 
@@ -172,9 +183,24 @@ def _bare(value: object) -> float:
     return number
 
 
-Counts = Annotated[Any, BeforeValidator(_distribution(_bare)), WithJsonSchema(_DISTRIBUTION_SCHEMA)]
-Sizes = Annotated[Any, BeforeValidator(_distribution(read_size)), WithJsonSchema(_DISTRIBUTION_SCHEMA)]
-Durations = Annotated[Any, BeforeValidator(_distribution(read_duration)), WithJsonSchema(_DISTRIBUTION_SCHEMA)]
+Counts = Annotated[
+    Any,
+    BeforeValidator(_distribution(_bare)),
+    PlainSerializer(written_distribution(lambda value: value)),
+    WithJsonSchema(_DISTRIBUTION_SCHEMA),
+]
+Sizes = Annotated[
+    Any,
+    BeforeValidator(_distribution(read_size)),
+    PlainSerializer(written_distribution(written_size)),
+    WithJsonSchema(_DISTRIBUTION_SCHEMA),
+]
+Durations = Annotated[
+    Any,
+    BeforeValidator(_distribution(read_duration)),
+    PlainSerializer(written_distribution(written_duration)),
+    WithJsonSchema(_DISTRIBUTION_SCHEMA),
+]
 
 _ARRIVALS = {
     "poisson": "2000/s",
@@ -216,6 +242,7 @@ def _arrivals(value: object) -> Arrivals | str:
 ArrivalField = Annotated[
     Any,
     BeforeValidator(_arrivals),
+    PlainSerializer(written_arrivals),
     WithJsonSchema(
         {
             "type": "object",
@@ -236,7 +263,12 @@ def _skew(value: object) -> Zipf | None:
     return Zipf(float(matched[1]))
 
 
-Skew = Annotated[Any, BeforeValidator(_skew), WithJsonSchema({"type": ["string", "object"], "examples": ["zipf(1.1)"]})]
+Skew = Annotated[
+    Any,
+    BeforeValidator(_skew),
+    PlainSerializer(written_skew),
+    WithJsonSchema({"type": ["string", "object"], "examples": ["uniform", "zipf(1.1)"]}),
+]
 
 
 def _cidr(value: object) -> str:

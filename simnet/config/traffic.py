@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from simnet.config.cluster_file import Reading
 from simnet.config.documents import FieldPath
 from simnet.config.experiment_models import ClientsModel, RunModel, VariantModel, WorkloadModel
 from simnet.config.kubernetes_fields import parse_cidr
 from simnet.config.kubernetes_source import describe
+from simnet.config.reading import Reading
 from simnet.config.trace_file import read_trace
 from simnet.errors import InputError, Problem
 from simnet.model.scenario import Entry, RunSpec, Variant
@@ -32,8 +32,12 @@ def workload_of(model: WorkloadModel, reading: Reading, path: FieldPath) -> Work
     clients = clients_of(model.clients, reading, (*path, "clients"))
     arrivals = model.flows.arrivals
     if isinstance(arrivals, str):
+        file = arrivals
         try:
-            arrivals = read_trace(reading.folder / arrivals)
+            if file not in reading.traces:
+                reading.traces[file] = read_trace(reading.folder / file)
+                reading.files[str(reading.folder / file)] = None
+            arrivals = reading.traces[file]
         except InputError as error:
             where = reading.document.locate((*path, "flows", "arrivals", "trace"))
             for problem in error.problems:

@@ -148,3 +148,4 @@ class Experiment:
     expect: tuple[Expectation, ...] = ()
     resolved: Mapping[str, object] = field(default_factory=dict)  # the file with every default written out
     warnings: tuple[Problem, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)  # every file that was read -> SHA-256 of its content

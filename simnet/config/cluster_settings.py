@@ -1,0 +1,163 @@
+"""`cluster.kubeProxy`, `calico`, `fabric` and the networks: as values of the model, and apart from each other."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from simnet.config.documents import FieldPath
+from simnet.config.experiment_models import ClusterModel, KubeProxyModel
+from simnet.config.kubernetes_fields import parse_cidr
+from simnet.config.kubernetes_source import describe
+from simnet.config.reading import Reading
+from simnet.model.calico import CalicoSettings, FabricMode, FabricSettings, Wiring
+from simnet.model.kube_proxy import (
+    DetectLocalConfiguration,
+    DetectLocalMode,
+    KubeProxyConfiguration,
+    KubeProxyHost,
+    KubeProxyIPTablesConfiguration,
+)
+from simnet.model.scenario import NodeSpec
+
+
+def port_range_of(text: str, reading: Reading, path: FieldPath) -> tuple[int, int]:
+    """Return the first and last port of `nodePortRange`."""
+    first, _, last = text.partition("-")
+    if first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last) <= 65535:
+        return int(first), int(last)
+    reading.refuse(path, describe(text), "FIRST-LAST, ports from 1 to 65535", "for example 30000-32767")
+    return 30000, 32767
+
+
+def kube_proxy_of(
+    model: KubeProxyModel, version: str, pools: tuple[str, ...], reading: Reading, path: FieldPath
+) -> KubeProxyConfiguration:
+    """Return the configuration of `kubeProxy:` for a Kubernetes release."""
+    cluster_cidr = ",".join(pools) if model.cluster_cidr is None else model.cluster_cidr
+    for part in filter(None, cluster_cidr.split(",")):
+        try:
+            parse_cidr(part)
+        except ValueError:
+            reading.refuse(
+                (*path, "clusterCIDR"), describe(part), "a network in CIDR notation", "for example 10.217.0.0/16"
+            )
+    if not version.removeprefix("v").replace(".", "").isdecimal():
+        reading.refuse(("kubernetes",), describe(version), "a release such as 1.33", 'write kubernetes: "1.33"')
+        version = "1.33"
+    host = KubeProxyHost(
+        random_fully=model.host.random_fully, conntrack_tcp_be_liberal=model.host.conntrack_tcp_be_liberal
+    )
+    if model.host.nfacct_counters is not None:
+        host = KubeProxyHost(
+            tuple(model.host.nfacct_counters), model.host.random_fully, model.host.conntrack_tcp_be_liberal
+        )
+    return KubeProxyConfiguration(
+        cluster_cidr=cluster_cidr,
+        detect_local_mode=DetectLocalMode(model.detect_local_mode or "ClusterCIDR"),
+        detect_local=DetectLocalConfiguration(
+            model.detect_local.bridge_interface, model.detect_local.interface_name_prefix
+        ),
+        node_port_addresses=tuple(model.node_port_addresses),
+        iptables=KubeProxyIPTablesConfiguration(
+            masquerade_bit=model.iptables.masquerade_bit,
+            masquerade_all=model.iptables.masquerade_all,
+            localhost_node_ports=model.iptables.localhost_node_ports,
+            sync_period_ps=model.iptables.sync_period,
+            min_sync_period_ps=model.iptables.min_sync_period,
+        ),
+        feature_gates=tuple(model.feature_gates.items()),
+        host=host,
+        kubernetes=version,
+    )
+
+
+def calico_of(model: ClusterModel, pools: tuple[str, ...], reading: Reading, path: FieldPath) -> CalicoSettings:
+    """Return the settings of `calico:`."""
+    calico = model.calico
+    numbers = calico.version.removeprefix("v").split(".")
+    if not all(number.isdecimal() for number in numbers) or not 2 <= len(numbers) <= 3:
+        reading.refuse((*path, "calico", "version"), describe(calico.version), "a release such as 3.32", "write 3.32")
+        numbers = ["3", "32"]
+    major, minor, patch = (*map(int, numbers), 2)[:3] if len(numbers) == 2 else tuple(map(int, numbers))
+    return CalicoSettings(
+        ip_pools=pools,
+        block_size=calico.block_size,
+        as_number=calico.as_number,
+        wiring=Wiring(calico.wiring),
+        nat_outgoing=calico.nat_outgoing,
+        strict_affinity=calico.strict_affinity,
+        max_blocks_per_host=calico.max_blocks_per_host,
+        service_cluster_ips=tuple(calico.service_cluster_ips),
+        service_external_ips=tuple(calico.service_external_ips),
+        service_load_balancer_ips=tuple(calico.service_load_balancer_ips),
+        service_load_balancer_aggregation=calico.service_load_balancer_aggregation == "Enabled",
+        num_allowed_local_as_numbers=calico.num_allowed_local_as_numbers,
+        version=(major, minor, patch),
+    )
+
+
+def fabric_of(model: ClusterModel, nodes: tuple[NodeSpec, ...], network_length: int | None) -> FabricSettings:
+    """Return the settings of `fabric:`; `network_length` is that of the nodes' subnet."""
+    fabric = model.fabric
+    networks: tuple[str, ...] = ()
+    if network_length is not None and nodes:
+        networks = (parse_cidr(f"{nodes[0].addresses[0]}/{network_length}"),)
+    return FabricSettings(
+        mode=FabricMode(fabric.mode),
+        leaves=fabric.leaves,
+        spines=fabric.spines,
+        node_networks=() if fabric.leaves and fabric.mode == "bridged" else networks,
+        router_addresses=tuple(fabric.router_addresses),
+        switch_as_number=fabric.switch_as_number,
+        link_rate_bps=fabric.link.rate,
+        link_delay_ps=fabric.link.delay,
+        client_link_rate_bps=fabric.client_link.rate,
+        client_link_delay_ps=fabric.client_link.delay,
+        spine_link_rate_bps=fabric.spine_link.rate,
+        spine_link_delay_ps=fabric.spine_link.delay,
+        veth_rate_bps=fabric.veth.rate,
+        veth_delay_ps=fabric.veth.delay,
+        ecmp_hash=fabric.ecmp.hash,
+        ecmp_width=fabric.ecmp.width,
+        ecmp_choice=fabric.ecmp.choice,
+    )
+
+
+def check_networks(
+    model: ClusterModel, nodes: tuple[NodeSpec, ...], pools: tuple[str, ...], reading: Reading, path: FieldPath
+) -> int | None:
+    """Report networks that overlap; return the length of the nodes' subnet where the short form gave one."""
+    length = None
+    if isinstance(model.nodes, dict):
+        text = str(model.nodes.get("address", "192.168.64.57/24")).partition("/")[2]
+        length = int(text) if text.isdecimal() else 24
+    networks: list[tuple[str, str, FieldPath]] = [(pool, "the IP pool", (*path, "calico", "ipPool")) for pool in pools]
+    networks += [(cidr, "the service CIDR", (*path, "serviceCIDR")) for cidr in model.service_cidr]
+    if model.load_balancer_pool:
+        networks.append((model.load_balancer_pool, "the load-balancer pool", (*path, "loadBalancerPool")))
+    for number, (cidr, what, where) in enumerate(networks):
+        for other, other_what, _ in networks[:number]:
+            if _overlap(cidr, other):
+                reading.refuse(
+                    where, f"{what} {cidr}", f"a network apart from {other_what} {other}", "move one of the two"
+                )
+        inside = [node for node in nodes for address in node.addresses if _overlap(cidr, f"{address}/{_full(address)}")]
+        if inside:
+            reading.refuse(
+                where,
+                f"{what} {cidr}, which holds the address of node {inside[0].name}",
+                "a network apart from the nodes'",
+                "move one of the two",
+            )
+    if model.fabric.leaves and not model.fabric.spines:
+        reading.refuse((*path, "fabric", "spines"), "0", "at least 1 spine where there are leaves", "write spines: 2")
+    return length
+
+
+def _full(address: str) -> int:
+    return 128 if ":" in address else 32
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = ipaddress.ip_network(one), ipaddress.ip_network(other)
+    return first.version == second.version and first.overlaps(second)
