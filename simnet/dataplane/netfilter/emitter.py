@@ -74,7 +74,7 @@ class _Line:
         )  # fmt: skip
 
     def key(self) -> tuple[int, int, int] | None:
-        """(destination or -1, protocol, port) if the rule is exact in the last two and nothing in it depends on when."""
+        """(destination or -1, protocol, port) if exact in the last two and nothing ordered is asked."""
         address, protocol, port = -1, -1, -1
         for predicate, negated, operand in self.tests:
             if predicate in _ORDERED:

@@ -68,7 +68,8 @@ def matches(rng, stateful=True):
         others.append(
             rs.RecentMatch(
                 rng.choice(["set", "rcheck", "update", "remove", "set"]), rng.choice(["A", "B"]),
-                rng.choice([None, 5, 60]), rng.choice([None, None, 2]), maybe(0.5), False, rng.choice(["rsource", "rdest"]),
+                rng.choice([None, 5, 60]), rng.choice([None, None, 2]), maybe(0.5), False,
+                rng.choice(["rsource", "rdest"]),
                 rng.choice([None, "255.255.255.255", "255.255.255.0"]), maybe(0.2),
             )
         )  # fmt: skip
@@ -77,10 +78,12 @@ def matches(rng, stateful=True):
 
 
 def target(rng, below, table):
-    choices = [None, rs.Verdict("RETURN"), rs.Verdict("ACCEPT"), rs.Verdict("DROP"), rs.SetMark(1, 1), rs.SetMark(2, 0),
+    choices = [None, rs.Verdict("RETURN"), rs.Verdict("ACCEPT"), rs.Verdict("DROP"), rs.SetMark(1, 1),
+               rs.SetMark(2, 0),
                rs.Reject("icmp-port-unreachable"), rs.OpaqueTarget("LOG")]  # fmt: skip
     if table == "nat":
-        choices += [rs.Dnat("10.0.0.2", (8080, 8080)), rs.Dnat("10.0.1.1", None), rs.Dnat(None, (90, 90), redirect=True),
+        choices += [rs.Dnat("10.0.0.2", (8080, 8080)), rs.Dnat("10.0.1.1", None),
+                    rs.Dnat(None, (90, 90), redirect=True),
                     rs.Masquerade(True, (1024, 2048)), rs.Snat("192.168.0.1", (1, 2), ("--random-fully",))]  # fmt: skip
     if below and rng.random() < 0.5:
         return rs.Jump(rng.choice(below), rng.random() < 0.2)
@@ -168,7 +171,8 @@ def packets(rng, count, hosts, addresses: AddressTable):
         mark=draw.integers(4, size=count), state=draw.choice([1, 2, 4, 8, 65], count, p=[0.6, 0.1, 0.1, 0.1, 0.1]),
         source_is_local=draw.random(count) < 0.2, destination_is_local=draw.random(count) < 0.4,
         connection=draw.integers(1000, size=count), draw=draw.integers(3, size=count),
-        length_bytes=60 if one_value else draw.integers(40, 1500, count), packets=1 if one_value else draw.integers(1, 9, count),
+        length_bytes=60 if one_value else draw.integers(40, 1500, count),
+        packets=1 if one_value else draw.integers(1, 9, count),
         time_ps=np.sort(draw.integers(0, 100 * 10**12, count)),
     )  # fmt: skip
 
