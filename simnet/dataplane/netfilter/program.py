@@ -259,7 +259,7 @@ def hash_keys(keys: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 
 def build_key_table(keys: NDArray[np.int64], targets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Place distinct keys in an open-addressed table, a quarter full at most; return its keys (-1: free) and targets."""
+    """Place distinct keys in an open-addressed table, a quarter full at most; return keys (-1: free), targets."""
     size = max(4, 1 << (4 * len(keys)).bit_length())
     table, found = np.full(size, -1, np.int64), np.zeros(size, np.int64)
     left, place = np.arange(len(keys)), hash_keys(keys, size)
