@@ -1,7 +1,7 @@
 """Units: simulated time is int64 picoseconds inside; quantities with a unit are read at the edges.
 
-`parse_duration("5us")` and its sisters are the only readers of quantities; every quantity that a user writes needs a unit.
-Imports nothing of simnet.
+`parse_duration("5us")` and its sisters are the only readers of quantities; every quantity that a user writes needs a
+unit. Imports nothing of simnet.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A window of flows through the data plane: which connections they become, where each goes, and what that costs.
 
-A flow is one connection as long as conntrack remembers it. A UDP flow that pauses longer than its entry lives is translated anew
-(a second connection of the same flow, with draws of its own); entries of TCP and SCTP outlive any pause that is modelled.
-Source: net/netfilter/nf_conntrack_proto_udp.c; sysctls nf_conntrack_udp_timeout 30 s and udp_timeout_stream 120 s.
+A flow is one connection as long as conntrack remembers it. A UDP flow that pauses longer than its entry lives is
+translated anew (a second connection of the same flow, with draws of its own); entries of TCP and SCTP outlive any
+pause that is modelled. Source: net/netfilter/nf_conntrack_proto_udp.c; sysctls nf_conntrack_udp_timeout 30 s and
+udp_timeout_stream 120 s.
 """
 
 from __future__ import annotations

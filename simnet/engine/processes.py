@@ -58,7 +58,9 @@ class Timeline:
         self._ready.append(flows)
 
     def windows(self) -> Iterator[FlowBatch]:
-        """Run the clock and yield each batch as it becomes complete, in order of time, until nothing happens any more."""
+        """Run the clock and yield each batch as it becomes complete, in order of time, until nothing happens any
+        more.
+        """
         while True:
             while self._ready:
                 yield self._ready.popleft()

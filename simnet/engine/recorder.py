@@ -141,7 +141,6 @@ class Recorder:
         columns: dict[str, NDArray[Any]],
     ) -> None:
         """Add one rank of connections to the flows' columns and to every load. A flow has one of a rank at most."""
-        network = self.compiled.network
         count = each.end_packet - each.first_packet
         sent_bytes = _sums(size_bytes, each.first_packet, each.end_packet)
         request, reply = each.request, each.reply

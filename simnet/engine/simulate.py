@@ -37,8 +37,8 @@ def simulate(
     compiled : the cluster made ready before; None: made here
     progress : told the simulated time, in picoseconds, after each window
 
-    Raises InputError where the cluster cannot be made or offers nothing to call, ModelError naming the time and the place
-    where a model leaves its range.
+    Raises InputError where the cluster cannot be made or offers nothing to call, ModelError naming the time and the
+    place where a model leaves its range.
     """
     if compiled is None:
         compiled = prepare(scenario, seed=seed)

@@ -17,7 +17,9 @@ _LOW_64 = (1 << 64) - 1
 
 
 class AddressTable:
-    """Interned addresses: `intern` gives a text its id (int, dense from 0), `text` gives it back. Grows, never shrinks."""
+    """Interned addresses: `intern` gives a text its id (int, dense from 0), `text` gives it back. Grows, never
+    shrinks.
+    """
 
     def __init__(self, addresses: Iterable[str] = ()) -> None:
         self._ids: dict[str, int] = {}

@@ -38,9 +38,7 @@ class ClusterPod:
     addresses: tuple[str, ...]  # one a family
     host_network: bool
     ready: bool
-    listening: tuple[tuple[str, int], ...] | None = (
-        None  # (protocol, port); None: not known, all ports answer
-    )
+    listening: tuple[tuple[str, int], ...] | None = None  # (protocol, port); None: not known, all ports answer
 
     @property
     def key(self) -> str:

@@ -1,8 +1,9 @@
 """The wires: devices, the links between them, and which addresses can be reached over which segment.
 
-A *device* forwards packets or holds an end of them: a cluster node, a switch, or a site of outside clients (one device with many
-addresses behind one access link). A *segment* is a set of interfaces that reach each other without routing: the two ends
-of a routed link, or everything that a switch bridges. Pods hang off their node by a veth link of their own.
+A *device* forwards packets or holds an end of them: a cluster node, a switch, or a site of outside clients (one
+device with many addresses behind one access link). A *segment* is a set of interfaces that reach each other without
+routing: the two ends of a routed link, or everything that a switch bridges. Pods hang off their node by a veth link
+of their own.
 """
 
 from __future__ import annotations
@@ -39,9 +40,7 @@ class Attachment:
     device: str
     interface: str  # "eth0", "p-A": the name that `ip addr` shows
     addresses: tuple[str, ...]  # on this interface, reachable over the segment
-    network: (
-        IPNetwork | None
-    )  # the connected subnet, None for an interface without one (unnumbered, /32 peer)
+    network: IPNetwork | None  # the connected subnet, None for an interface without one (unnumbered, /32 peer)
     link: int | None  # the wire it sits on (index in Fabric.links); None: the bridging switch's own interface
 
 

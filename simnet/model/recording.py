@@ -1,7 +1,7 @@
 """What a run records: the columns, one table each, with dtype, unit and meaning.
 
-This is the one place where a result column is defined: the recording that the engine fills, the frames and Parquet files that
-`results` makes of it, and `docs/data-dictionary.md` all follow it, and a test holds them to it.
+This is the one place where a result column is defined: the recording that the engine fills, the frames and Parquet
+files that `results` makes of it, and `docs/data-dictionary.md` all follow it, and a test holds them to it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One result column. `dtype` is numpy's name, or "category" for a name kept as an integer code and a list of names."""
+    """One result column. `dtype` is numpy's name, or "category" for a name kept as an integer code and a list of
+    names.
+    """
 
     name: str
     dtype: str
@@ -33,9 +35,7 @@ FLOWS: tuple[Column, ...] = (
     Column("start_ps", "int64", "ps", "when the client sends the first packet"),
     Column("end_ps", "int64", "ps", "when the last packet of the flow reached its end, forward or reply"),
     Column("warmup", "bool", "", "started before the warm-up ended; left out of every summary"),
-    Column(
-        "client", "category", "", "who called: the address of an outside client, or namespace/name of a pod"
-    ),
+    Column("client", "category", "", "who called: the address of an outside client, or namespace/name of a pod"),
     Column("protocol", "category", "", "tcp, udp or sctp"),
     Column("source_port", "int32", "", "the client's port"),
     Column("destination", "category", "", "the address that the client called, before any translation"),
@@ -100,9 +100,7 @@ FLOWS: tuple[Column, ...] = (
     Column("packets_delivered", "int32", "", "request packets that reached a pod"),
     Column("packets_dropped", "int32", "", "request packets discarded silently"),
     Column("packets_rejected", "int32", "", "request packets answered with an ICMP error or a reset"),
-    Column(
-        "packets_lost", "int32", "", "request packets that ended in a loop or on a dead end of the fabric"
-    ),
+    Column("packets_lost", "int32", "", "request packets that ended in a loop or on a dead end of the fabric"),
     Column("bytes_sent", "int64", "B", "request bytes, IP header included"),
     Column("reply_packets", "int32", "", "reply packets that came back to the client"),
     Column("reply_bytes", "int64", "B", "their bytes"),
@@ -133,9 +131,7 @@ LOAD: tuple[Column, ...] = (
     Column("connections", "int64", "", "connections (a link: crossings by first packets and by their replies)"),
     Column("packets", "int64", "", "packets (a link: all that crossed it; else request packets)"),
     Column("bytes", "int64", "B", "their bytes"),
-    Column(
-        "expected_share", "float64", "", "share of connections in theory; NaN where there is no closed form"
-    ),
+    Column("expected_share", "float64", "", "share of connections in theory; NaN where there is no closed form"),
 )
 
 HOPS: tuple[Column, ...] = (
@@ -193,6 +189,4 @@ class Recording:
     """Everything one run measured: a table's name -> its columns by name, as `TABLES` lists them."""
 
     tables: Mapping[str, Mapping[str, ColumnData]]
-    totals: Mapping[str, int] = field(
-        default_factory=dict
-    )  # packets sent, delivered and, per reason, not delivered
+    totals: Mapping[str, int] = field(default_factory=dict)  # packets sent, delivered and, per reason, not delivered

@@ -1,8 +1,8 @@
 """The rules that Calico's Felix adds to a node's nat table: natOutgoing, after kube-proxy's.
 
-Modelled: masquerade of packets from a pool to anywhere outside all pools, in cali-POSTROUTING, which runs last (Calico v3.29
-and later). Left out: policy, host endpoints, floating IPs; Felix writes ipsets where this writes the pools themselves.
-Source: projectcalico/calico felix/rules/nat.go; facts in docs/models/routing.md.
+Modelled: masquerade of packets from a pool to anywhere outside all pools, in cali-POSTROUTING, which runs last
+(Calico v3.29 and later). Left out: policy, host endpoints, floating IPs; Felix writes ipsets where this writes the
+pools themselves. Source: projectcalico/calico felix/rules/nat.go; facts in docs/models/routing.md.
 """
 
 from __future__ import annotations

@@ -1,1 +1,3 @@
-"""What the Kubernetes control plane makes of objects: scheduled pods, endpoint slices, allocated addresses and ports."""
+"""What the Kubernetes control plane makes of objects: scheduled pods, endpoint slices, allocated addresses and
+ports.
+"""

@@ -1,9 +1,9 @@
 """Cluster IPs, node ports and load-balancer IPs for Services that leave them out.
 
-Modelled: the ranges, the band that the API server keeps for hand-picked values (it allocates from the rest first), no clash with any
-given value, one node port for the same port number over TCP and UDP. Left out: randomness; the choice is a hash of the
-Service's name, so that it does not depend on the order of the files.
-Source: Kubernetes, "Service ClusterIP allocation" and "Avoiding collisions" (KEP-3070, KEP-3668).
+Modelled: the ranges, the band that the API server keeps for hand-picked values (it allocates from the rest first), no
+clash with any given value, one node port for the same port number over TCP and UDP. Left out: randomness; the choice
+is a hash of the Service's name, so that it does not depend on the order of the files. Source: Kubernetes, "Service
+ClusterIP allocation" and "Avoiding collisions" (KEP-3070, KEP-3668).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def allocate(
     Raises ModelError where a range is full.
     """
     networks = {_family(cidr): ipaddress.ip_network(cidr) for cidr in reversed(service_cidrs)}
-    addresses = _Pool(address for service in services for address in service.cluster_ips + (service.cluster_ip,))
+    addresses = _Pool(address for service in services for address in (*service.cluster_ips, service.cluster_ip))
     ports = _taken_ports(services)
     balanced = _Pool(ingress.ip for service in services for ingress in service.load_balancer_ingress)
     by_name: dict[tuple[str, str], Service] = {}

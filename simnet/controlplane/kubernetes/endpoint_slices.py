@@ -1,9 +1,9 @@
 """EndpointSlices for Services, as the endpoint slice controller derives them from pods.
 
-Slices that the input holds are taken as they are; failing those an Endpoints object of the Service's name is mirrored; failing
-that the Service's selector picks pods. Modelled: readiness, termination, named and numeric target ports per pod, 100 endpoints a
-slice, zone and node hints of `trafficDistribution`. Left out: the topology-mode annotation's allocation by CPU.
-Source: Kubernetes, "EndpointSlices"; KEP-752, KEP-4444, KEP-3015.
+Slices that the input holds are taken as they are; failing those an Endpoints object of the Service's name is
+mirrored; failing that the Service's selector picks pods. Modelled: readiness, termination, named and numeric target
+ports per pod, 100 endpoints a slice, zone and node hints of `trafficDistribution`. Left out: the topology-mode
+annotation's allocation by CPU. Source: Kubernetes, "EndpointSlices"; KEP-752, KEP-4444, KEP-3015.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Which pods there are, and on which nodes.
 
 Pods that the input holds stay where they are; replicas of workloads whose pods it does not hold are made and placed.
-Modelled: replicas, DaemonSets, nodeName, nodeSelector, cordoned and unready nodes, capacity in pods. Left out: resources, affinity,
-taints and priorities, so `spread` is the even spread that the default scheduler aims at, not its every decision.
+Modelled: replicas, DaemonSets, nodeName, nodeSelector, cordoned and unready nodes, capacity in pods. Left out:
+resources, affinity, taints and priorities, so `spread` is the even spread that the default scheduler aims at, not its
+every decision.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def schedule(
     """Return the pods of a cluster, those of the input first, then those made for each workload in its order.
 
     `explicit` maps `namespace/workload` (or the bare name) to pods per node and wins over `placement` where it names
-    a workload. `replicas` overrides the count of every workload but DaemonSets. Random placement is a pure function of the
-    seed and the pod's name.
+    a workload. `replicas` overrides the count of every workload but DaemonSets. Random placement is a pure function
+    of the seed and the pod's name.
     """
     placer = _Placer(nodes, placement, pods_per_node, seed, unschedulable)
     pods: list[ScheduledPod] = []

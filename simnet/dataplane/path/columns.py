@@ -1,7 +1,7 @@
 """The columns of a batch of connections: who calls whom, what became of it, and over which wires.
 
-Row i of every column is connection i. A connection is what conntrack calls one: the first packet that found no entry, and all
-that follow it until the entry times out.
+Row i of every column is connection i. A connection is what conntrack calls one: the first packet that found no entry,
+and all that follow it until the entry times out.
 """
 
 from __future__ import annotations

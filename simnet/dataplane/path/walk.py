@@ -1,8 +1,8 @@
 """How new connections travel: request hop by hop, then the reply, over the FIBs and through the rules of each node.
 
-Modelled: TTL, iptables hooks in the kernel's order, DNAT and SNAT with conntrack's reversal, ECMP, hosts that listen or do not.
-Left out here: time (a sum over the wires crossed, `wires.py`), ICMP errors on their way back, NAT port clashes.
-Source: net/ipv4/ip_forward.c (TTL before FORWARD), nf_conntrack_core.c, nf_nat_core.c; docs/models/path.md.
+Modelled: TTL, iptables hooks in the kernel's order, DNAT and SNAT with conntrack's reversal, ECMP, hosts that listen
+or do not. Left out here: time (a sum over the wires crossed, `wires.py`), ICMP errors on their way back, NAT port
+clashes. Source: net/ipv4/ip_forward.c (TTL before FORWARD), nf_conntrack_core.c, nf_nat_core.c; docs/models/path.md.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def send_reply(
 ) -> Way:
     """Send the answer of each delivered connection back.
 
-    A row whose request was not delivered keeps the request's verdict. A reply that reaches the client from another address
-    than the client called is dropped there, for the reason "reply bypassed translation".
+    A row whose request was not delivered keeps the request's verdict. A reply that reaches the client from another
+    address than the client called is dropped there, for the reason "reply bypassed translation".
     """
     way = Way.start(forward.header.reversed(), forward.place)
     delivered = forward.verdict == DELIVERED
