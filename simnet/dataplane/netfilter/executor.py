@@ -22,6 +22,7 @@ from simnet.dataplane.netfilter.packets import (
     ACCEPT_BY_RULE,
     OWN_ADDRESS,
     STATE_DNAT,
+    STATE_NAT_DONE,
     STATE_NEW,
     Outcome,
     PacketColumns,
@@ -93,7 +94,7 @@ def run_hook(
         if not any((table, hook) in names for names in program.chains):
             continue
         if table == "nat":
-            is_new = (current.state & STATE_NEW) != 0
+            is_new = (current.state & (STATE_NEW | STATE_NAT_DONE)) == STATE_NEW
             if is_new.all():
                 part, rows = current, alive
             else:

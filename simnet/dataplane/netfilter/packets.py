@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 # conntrack's view of a packet: one state, and flags
 STATE_NEW, STATE_ESTABLISHED, STATE_RELATED, STATE_INVALID, STATE_UNTRACKED = 1, 2, 4, 8, 16
 STATE_SNAT, STATE_DNAT = 32, 64
+STATE_NAT_DONE = 128  # new, but the nat table has been asked: the connection passed here before and came back
 STATE_BITS = {"NEW": STATE_NEW, "ESTABLISHED": STATE_ESTABLISHED, "RELATED": STATE_RELATED, "INVALID": STATE_INVALID,
               "UNTRACKED": STATE_UNTRACKED, "SNAT": STATE_SNAT, "DNAT": STATE_DNAT}  # fmt: skip
 

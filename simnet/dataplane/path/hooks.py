@@ -19,6 +19,7 @@ from simnet.dataplane.netfilter.packets import (
     SNAT_NONE,
     STATE_ESTABLISHED,
     STATE_INVALID,
+    STATE_NAT_DONE,
     STATE_NEW,
     Outcome,
     PacketColumns,
@@ -30,6 +31,7 @@ from simnet.dataplane.path.network import Network
 from simnet.model.recording import REASONS, VERDICTS
 
 NEW, ESTABLISHED, INVALID = STATE_NEW, STATE_ESTABLISHED, STATE_INVALID
+SEEN_BEFORE = STATE_NEW | STATE_NAT_DONE  # came back to a node, as in a loop: nat is asked once
 DROPPED, REJECTED, LOST = (VERDICTS.index(name) for name in ("dropped", "rejected", "lost"))
 SOURCE_PORT = "netfilter/masquerade-port"
 _FIRST_PORT, _PORTS = 1024, 65536 - 1024  # what the kernel draws from for a port above 1023

@@ -87,6 +87,7 @@ class _Walk:
     def __init__(self, network: Network, batch: ConnectionBatch, way: Way, state: hooks.HookState, seed: int) -> None:
         self.network, self.batch, self.way, self.state, self.seed = network, batch, way, state, seed
         self.visits: list[Visit] = []
+        self.passed = np.zeros(len(batch), dtype=np.uint64)  # a bit of each node passed; two nodes may share one
 
     def run(self, rows: Rows) -> None:
         """Send `rows` from where they are until each has ended; the TTL bounds the number of steps."""
@@ -209,8 +210,19 @@ class _Walk:
     # --- what conntrack knows ------------------------------------------------------------------------
 
     def recognise(self, rows: Rows, *, sent_here: bool) -> _Group:
-        """Say what conntrack makes of rows that come to a node: all new, on the way out."""
-        return _Group(rows, self.way.header.take(rows), np.full(len(rows), hooks.NEW, dtype=np.uint8))
+        """Say what conntrack makes of rows that come to a node: new, and known to nat where they were here before."""
+        before, place = self.way.header.take(rows), self.way.place[rows]
+        state = np.full(len(rows), hooks.NEW, dtype=np.uint8)
+        bit = np.uint64(1) << (place & 63).astype(np.uint64)
+        passed = self.passed[rows]
+        self.passed[rows] = passed | bit
+        maybe = np.flatnonzero(passed & bit)
+        if maybe.size:
+            for visit in self.visits:
+                at, held = _positions(visit.rows, rows[maybe])
+                held &= (visit.device[at] == place[maybe]) & before.take(maybe).equals(visit.original.take(at))
+                state[maybe[held]] = hooks.SEEN_BEFORE
+        return _Group(rows, before, state)
 
     def remember(self, group: _Group) -> None:
         """Keep the conntrack entries that the node of each row holds from now on."""
@@ -297,8 +309,8 @@ class _ReplyWalk(_Walk):
         for visit in reversed(self.entries):
             if not visit.rows.size:
                 continue
-            at = np.minimum(np.searchsorted(visit.rows, rows), len(visit.rows) - 1)
-            match = (visit.rows[at] == rows) & (visit.device[at] == way.place[rows]) & ~known
+            at, match = _positions(visit.rows, rows)
+            match &= (visit.device[at] == way.place[rows]) & ~known
             match &= before.equals(visit.translated.take(at).reversed())
             hit, entry = rows[match], at[match]
             header.destination[hit] = visit.original.source[entry]
@@ -333,3 +345,9 @@ class _ReplyWalk(_Walk):
         self.way.place[rows[asked]] = origin[asked]
         self.way.end(rows[asked], DELIVERED, 0)
         self.way.end(rows[~asked], REJECTED, PORT_CLOSED)
+
+
+def _positions(rows: Rows, wanted: Rows) -> tuple[Rows, NDArray[np.bool_]]:
+    """Where each of `wanted` stands in `rows` (ascending, not empty), and whether it does."""
+    at = np.minimum(np.searchsorted(rows, wanted), len(rows) - 1)
+    return at, rows[at] == wanted

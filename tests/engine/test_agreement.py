@@ -1,0 +1,86 @@
+"""The engine against the plain event-by-event simulation: every packet, every flow, every load, exactly."""
+
+from __future__ import annotations
+
+import pytest
+from engine.scenarios import plain, scenarios
+from hypothesis import HealthCheck, given, settings
+from reference.simulation import Simulation
+
+from simnet.engine.simulate import prepare, simulate
+from simnet.engine.targets import callers_of, targets_of
+from simnet.errors import InputError
+from simnet.model.recording import FLOWS, PACKETS
+from simnet.workload import generation
+
+SEED = 7
+
+
+def reference_run(scenario, compiled, seed):
+    """The event-by-event run of a scenario."""
+    targets = targets_of(compiled, scenario.variant, scenario.workload.protocol)
+    family = 6 if compiled.network.is_ipv6[targets.address[0]] else 4
+    callers = callers_of(compiled, scenario.workload.clients, family)
+    called = [
+        (compiled.addresses.text(address), port)
+        for address, port in zip(targets.address.tolist(), targets.port.tolist(), strict=True)
+    ]
+    who = [
+        (name, compiled.place_names[place], compiled.addresses.text(address))
+        for name, place, address in zip(callers.names, callers.place.tolist(), callers.address.tolist(), strict=True)
+    ]
+    generator = generation.generator(scenario.workload)
+    return Simulation(compiled.cluster, scenario, seed, who, called).run(
+        generator, scenario.variant.choice, targets.fixed
+    )
+
+
+def engine_run(scenario, compiled, seed):
+    """The engine's recording, and the rows of its packets table."""
+    rows = []
+    recording = simulate(
+        scenario, seed=seed, compiled=compiled,
+        sink=lambda columns: rows.extend(zip(*(plain(columns[column.name]) for column in PACKETS), strict=True)),
+    )  # fmt: skip
+    return recording, rows
+
+
+def assert_agreement(scenario, seed=SEED):
+    """Both simulations say the same of every packet."""
+    try:
+        compiled = prepare(scenario, seed=seed)
+        recording, packets = engine_run(scenario, compiled, seed)
+    except InputError:  # nothing to call, or no client of that family: refused, and so not run
+        return
+    reference = reference_run(scenario, compiled, seed)
+    names = [column.name for column in FLOWS]
+    flows = zip(*(plain(recording.tables["flows"][name]) for name in names), strict=True)
+    expected = [dict(row) for row in reference.flow_rows()]
+    for got, wanted in zip(flows, expected, strict=True):
+        found = dict(zip(names, got, strict=True))
+        differing = {name: (found[name], wanted[name]) for name in names if found[name] != wanted[name]}
+        assert not differing, f"flow {wanted['flow_id']}, (engine, reference): {differing}"
+    wanted_packets = [tuple(row[column.name] for column in PACKETS) for row in reference.packet_rows()]
+    assert sorted(packets) == sorted(wanted_packets)
+    load = recording.tables["load"]
+    keys = zip(plain(load["where"]), plain(load["name"]), strict=True)
+    counts = zip(plain(load["connections"]), plain(load["packets"]), plain(load["bytes"]), strict=True)
+    assert {key: count for key, count in zip(keys, counts, strict=True) if any(count)} == reference.load_rows()
+    hops = recording.tables["hops"]
+    hop_keys = zip(plain(hops["direction"]), plain(hops["l3_hops"]), plain(hops["links"]), strict=True)
+    hop_counts = ([a, b] for a, b in zip(plain(hops["flows"]), plain(hops["packets"]), strict=True))
+    assert dict(zip(hop_keys, hop_counts, strict=True)) == dict(reference.hops)
+    assert {name: count for name, count in recording.totals.items() if count} == dict(reference.totals)
+
+
+@given(scenarios())
+@settings(max_examples=60)
+def test_engine_and_event_by_event_simulation_agree_on_every_packet(scenario):
+    assert_agreement(scenario)
+
+
+@pytest.mark.slow
+@given(scenarios())
+@settings(max_examples=1500, suppress_health_check=[HealthCheck.too_slow])
+def test_engine_and_event_by_event_simulation_agree_on_every_packet_of_many_scenarios(scenario):
+    assert_agreement(scenario)

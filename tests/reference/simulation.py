@@ -1,0 +1,536 @@
+"""The data plane once more, event by event: SimPy, one process a flow, one event a packet and wire. Slow, and plain.
+
+Every packet walks by itself: it asks the FIB of each box (`reference.forwarding`, a loop over routes), runs the rules of each
+node one by one (`reference.netfilter_interpreter`), and meets conntrack tables that are dicts with clocks of their own. Shared
+with the engine are only what the control plane made, the definitions of the draws, and who calls what.
+
+Definitions that both follow (docs/models/path.md): no port clashes, so an entry belongs to its flow; a dropped packet leaves an
+entry; a connection's number is its flow's id, plus 2**40 for each time that the flow was forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+
+import simpy
+from reference import forwarding
+from reference import workload as one_by_one
+from reference.netfilter_interpreter import Interpreter
+
+from simnet.engine.network import _host_rulesets
+from simnet.model.addresses import AddressTable
+from simnet.model.fabric import DeviceKind
+from simnet.model.iptables import ruleset as rs
+
+UDP = 17
+S = 10**12
+TABLES = {
+    "PREROUTING": ("raw", "mangle", "nat"),
+    "INPUT": ("mangle", "filter", "security", "nat"),
+    "FORWARD": ("mangle", "filter", "security"),
+    "OUTPUT": ("raw", "mangle", "nat", "filter", "security"),
+    "POSTROUTING": ("mangle", "nat"),
+}
+UNROUTABLE = {
+    "local": ("rejected", "port closed"),
+    "blackhole": ("dropped", "blackhole"),
+    "unreachable": ("rejected", "no route"),
+    "no route": ("lost", "no route"),
+    "no neighbour": ("lost", "no neighbour"),
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+
+    def reversed(self):
+        return Header(self.destination, self.destination_port, self.source, self.source_port)
+
+
+@dataclass
+class Entry:
+    """A conntrack entry of one node."""
+
+    original: Header
+    created_ps: int
+    expires_ps: float = 0
+    replied: bool = False
+    destination: tuple | None = None  # (address, port) that DNAT chose
+    source: tuple | None = None  # that SNAT chose
+
+
+@dataclass
+class Packet:
+    flow: object
+    number: int  # in its flow
+    header: Header
+    size_bytes: int
+    place: str
+    is_reply: bool = False
+    ttl: int = 64
+    l3_hops: int = 0
+    links: int = 0
+    rules_scanned: int = 0
+    nat_hops: int = 0
+    draw: int = 0
+    mark: int = 0
+    connection: int | None = None  # its rank in the flow; known when the first node has seen the packet
+    opens: bool = False  # the first of its connection, or the reply to that
+    dnat_node: str | None = None
+    snat: bool = False
+    in_interface: str = ""
+    verdict: str = ""
+    reason: str = ""
+    sent_ps: int = 0
+    ended_ps: int = 0
+    wires: list = field(default_factory=list)
+
+    def end(self, verdict, reason, now_ps):
+        self.verdict, self.reason, self.ended_ps = verdict, reason, now_ps
+
+
+@dataclass
+class Flow:
+    made: one_by_one.Flow
+    protocol: int
+    client: str
+    origin: str
+    called: Header
+    target: str
+    rank: int = 0
+    tracked: bool = False
+    requests: list = field(default_factory=list)
+    replies: list = field(default_factory=list)
+
+
+class Simulation:
+    """One run of a scenario on a cluster. `callers` are (name, place, address), `targets` (address, port)."""
+
+    def __init__(self, cluster, scenario, seed, callers, targets):
+        self.cluster, self.scenario, self.seed = cluster, scenario, seed
+        self.callers, self.targets = callers, targets
+        self.env = simpy.Environment(initial_time=0)
+        fabric = cluster.fabric
+        self.devices = {device.name: device for device in fabric.devices}
+        self.veths = {pod.pod: pod for pod in fabric.pods}
+        self.host_pods = {pod.key: pod for pod in cluster.pods if pod.host_network}
+        self.fabric_interface = {}
+        for segment in fabric.segments:
+            for attachment in segment.attachments:
+                self.fabric_interface.setdefault(attachment.device, attachment.interface)
+        rulesets, self.host = _host_rulesets(cluster, scenario.cluster, scenario.run.statistic_mode)
+        self.addresses = AddressTable()
+        self.interfaces = ["lo", *self.fabric_interface.values(), *(pod.interface for pod in fabric.pods)]
+        for ruleset in rulesets:
+            for table in ruleset.tables.values():
+                for chain in table.chains.values():
+                    for rule in chain.rules:
+                        if isinstance(rule.target, rs.Dnat | rs.Snat) and rule.target.address:
+                            self.addresses.intern(rule.target.address)
+        self.rules = Interpreter(rulesets, self.addresses, self.interfaces, seed, scenario.run.recent_limit)
+        self.conntrack = defaultdict(dict)  # node -> (flow id, header) -> (entry, is the reply's direction)
+        self.listeners = self._listeners()
+        self.routes = {}
+        self.flows = []
+        self.entry, self.pods, self.links = (defaultdict(lambda: [0, 0, 0]) for _ in range(3))
+        self.hops = defaultdict(lambda: [0, 0])
+        self.totals = Counter()
+
+    def run(self, generator, choice, fixed_target):
+        """Make all flows, run the clock to its end, return self."""
+        made = one_by_one.generate(
+            generator, self.seed, until_ps=self.scenario.run.duration_ps, choice=choice,
+            target_count=len(self.targets), fixed_target=fixed_target,
+        )  # fmt: skip
+        for each in made:
+            name, origin, address = self.callers[each.client]
+            target, port = self.targets[each.target]
+            flow = Flow(
+                each, generator.workload.protocol, name, origin, Header(address, each.source_port, target, port), target
+            )
+            self.flows.append(flow)
+            self.env.process(self.send_flow(flow, generator.reply_size is not None))
+        self.env.run()
+        for flow in self.flows:
+            self.account(flow)
+        return self
+
+    def send_flow(self, flow, has_replies):
+        for number, (at_ps, size_bytes, reply_bytes) in enumerate(flow.made.packets):
+            yield self.env.timeout(at_ps - self.env.now)
+            packet = Packet(flow, number, flow.called, size_bytes, flow.origin, sent_ps=at_ps, opens=number == 0)
+            flow.requests.append(packet)
+            self.env.process(self.there_and_back(packet, reply_bytes, has_replies))
+
+    def there_and_back(self, packet, reply_bytes, has_replies):
+        yield from self.travel(packet)
+        flow = packet.flow
+        if packet.verdict != "delivered" or not has_replies:
+            return
+        reply = Packet(
+            flow, packet.number, packet.header.reversed(), reply_bytes, packet.place, is_reply=True, draw=packet.draw,
+            connection=packet.connection, opens=packet.opens, sent_ps=self.env.now,
+        )  # fmt: skip
+        flow.replies.append(reply)
+        yield from self.travel(reply)
+        if reply.verdict == "delivered" and (reply.header, reply.place) != (flow.called.reversed(), flow.origin):
+            reply.end("dropped", "reply bypassed translation", self.env.now)
+
+    # --- one packet, box by box --------------------------------------------------------------------
+
+    def travel(self, packet):
+        """Let a packet leave its sender, then take one box after the other until it has ended."""
+        if packet.place in self.veths:
+            if packet.header.source == packet.header.destination:  # over the pod's loopback
+                packet.end("delivered", "", self.env.now)
+                return
+            pod = self.veths[packet.place]
+            wire = forwarding.direction(self.cluster.fabric, pod.link, pod.pod)
+            packet.in_interface = pod.interface
+            yield from self.cross(packet, (wire,), pod.node)
+        else:
+            if packet.place in self.host_pods:
+                packet.place = self.host_pods[packet.place].node
+            if self.devices[packet.place].kind is DeviceKind.NODE:
+                yield from self.node(packet, sent_here=True)
+            else:
+                yield from self.follow(packet, self.route(packet))
+        while not packet.verdict:
+            device = self.devices.get(packet.place)
+            if device is None or device.kind is DeviceKind.CLIENTS:
+                packet.end("delivered", "", self.env.now)
+            elif device.kind is DeviceKind.SWITCH:
+                step = self.route(packet)
+                if step[0] == "local" or self.spend_ttl(packet):
+                    yield from self.follow(packet, step)
+            else:
+                yield from self.node(packet, sent_here=False)
+
+    def route(self, packet):
+        """(kind, next place, wires, interface), by the FIB of the box where the packet is."""
+        header = packet.header
+        asked = (
+            packet.place, header.source, header.destination, header.source_port, header.destination_port,
+            packet.flow.protocol,
+        )  # fmt: skip
+        if asked not in self.routes:
+            self.routes[asked] = forwarding.decide(
+                self.cluster.fabric, self.cluster.fibs, *asked, self.seed, self.scenario.cluster.fabric.ecmp_choice
+            )
+        return self.routes[asked]
+
+    def follow(self, packet, step):
+        kind, following, wires, _ = step
+        if kind != "forward":
+            packet.end(*UNROUTABLE[kind], self.env.now)
+            return
+        packet.in_interface = self.fabric_interface.get(following, "")
+        yield from self.cross(packet, wires, following)
+
+    def cross(self, packet, wires, following):
+        for wire in wires:
+            link = self.cluster.fabric.links[wire // 2]
+            packet.wires.append(wire)
+            packet.links += 1
+            bits = 8 * packet.size_bytes * S
+            yield self.env.timeout(link.delay_ps + -(-bits // link.rate_bps))
+        packet.place = following
+
+    def spend_ttl(self, packet):
+        if packet.ttl <= 1:
+            packet.end("lost", "ttl exceeded", self.env.now)
+            return False
+        packet.ttl -= 1
+        packet.l3_hops += 1
+        return True
+
+    # --- a node ------------------------------------------------------------------------------------
+
+    def node(self, packet, sent_here):
+        """PREROUTING or OUTPUT, the routing decision, FORWARD or INPUT, POSTROUTING."""
+        if sent_here and self.route(packet)[0] not in ("forward", "local"):
+            yield from self.follow(packet, self.route(packet))
+            return
+        entry, is_fresh, is_answer = self.recognise(packet)
+        if not self.hook("OUTPUT" if sent_here else "PREROUTING", packet, entry, is_fresh, is_answer, ""):
+            return
+        step = self.route(packet)
+        if step[0] == "local":
+            if sent_here and not self.hook("POSTROUTING", packet, entry, is_fresh, is_answer, ""):
+                return
+            if self.hook("INPUT", packet, entry, is_fresh, is_answer, ""):
+                self.leave(packet, entry, is_fresh, is_answer)
+                self.deliver(packet)
+            return
+        if step[0] == "forward":
+            if not sent_here and not self.spend_ttl(packet):
+                return
+            if not sent_here and not self.hook("FORWARD", packet, entry, is_fresh, is_answer, step[3]):
+                return
+            if not self.hook("POSTROUTING", packet, entry, is_fresh, is_answer, step[3]):
+                return
+            self.leave(packet, entry, is_fresh, is_answer)
+        packet.mark = 0
+        yield from self.follow(packet, step)
+
+    def recognise(self, packet):
+        """Find or make the entry; returns (entry or None for INVALID, was it made now, does the packet answer it)."""
+        flow, now_ps, table = packet.flow, self.env.now, self.conntrack[packet.place]
+        known, is_answer = table.get((flow.made.flow_id, packet.header), (None, False))
+        if known is not None and known.expires_ps <= now_ps:
+            known = None
+        is_fresh = known is None
+        if packet.connection is None:  # the first node on the way says whether the flow was forgotten
+            if is_fresh and flow.tracked:
+                flow.rank += 1
+                packet.opens = True
+            packet.connection, flow.tracked = flow.rank, True
+        if is_fresh:
+            is_answer = False
+            if packet.is_reply and flow.protocol != UDP:
+                return None, False, False
+            known = Entry(packet.header, now_ps)
+            table[flow.made.flow_id, packet.header] = (known, False)
+        if is_answer:
+            known.replied = True
+        lives_ps = 30 * S if flow.protocol == UDP else float("inf")
+        if flow.protocol == UDP and known.replied and now_ps > known.created_ps + 2 * S:
+            lives_ps = 120 * S
+        known.expires_ps = now_ps + lives_ps
+        if is_answer:  # the destination is restored before routing, the source on leaving
+            packet.header = replace(
+                packet.header, destination=known.original.source, destination_port=known.original.source_port
+            )
+        elif not is_fresh and known.destination:
+            self.rewrite_destination(packet, known.destination)
+        return known, is_fresh, is_answer
+
+    def leave(self, packet, entry, is_fresh, is_answer):
+        """Rewrite the source as the entry says; a fresh entry now learns what its answers look like."""
+        if entry is None:
+            return
+        if is_answer:
+            packet.header = replace(
+                packet.header, source=entry.original.destination, source_port=entry.original.destination_port
+            )
+            return
+        if not is_fresh and entry.source:
+            self.rewrite_source(packet, entry.source)
+        if is_fresh:
+            key = (packet.flow.made.flow_id, packet.header.reversed())
+            self.conntrack[packet.place][key] = (entry, True)
+
+    def rewrite_destination(self, packet, new):
+        packet.header = replace(packet.header, destination=new[0], destination_port=new[1])
+        packet.dnat_node = packet.dnat_node or packet.place
+        packet.nat_hops += 1
+
+    def rewrite_source(self, packet, new):
+        packet.header = replace(packet.header, source=new[0], source_port=new[1])
+        packet.snat = True
+        packet.nat_hops += 1
+
+    def hook(self, name, packet, entry, is_fresh, is_answer, out_interface):
+        """Run a hook's tables; False if a rule stopped the packet. nat is asked once a connection."""
+        device = self.devices[packet.place]
+        family = rs.Family.IPV6 if ":" in packet.header.destination else rs.Family.IPV4
+        host = self.host.get((packet.place, family))
+        if host is None:
+            return True
+        own = next(each for each in device.addresses if (":" in each) == (family is rs.Family.IPV6))
+        state = 8 if entry is None else 2 if is_answer or entry.replied else 1
+        for table in TABLES[name]:
+            if (table == "nat" and not is_fresh) or self.rules.rulesets[host].chain(table, name) is None:
+                continue
+            header = packet.header
+            asked = SimpleNamespace(
+                host=host, source=self.addresses.intern(header.source),
+                destination=self.addresses.intern(header.destination), source_port=header.source_port,
+                destination_port=header.destination_port, protocol=packet.flow.protocol,
+                in_interface=self.interface(packet.in_interface), out_interface=self.interface(out_interface),
+                mark=packet.mark, state=state, source_is_local=header.source in device.addresses,
+                destination_is_local=header.destination in device.addresses,
+                connection=packet.flow.made.flow_id + (packet.connection << 40), draw=packet.draw,
+                length_bytes=packet.size_bytes, packets=1, time_ps=self.env.now,
+            )  # fmt: skip
+            if entry is None and table == "nat":
+                continue
+            out = self.rules.run(table, name, asked)
+            packet.rules_scanned += out.rules_scanned
+            packet.draw, packet.mark = out.draw, out.mark
+            if out.destination_port >= 0:
+                address = own if out.destination == -2 else self.addresses.text(out.destination)
+                entry.destination = (address, out.destination_port)
+                self.rewrite_destination(packet, entry.destination)
+            if out.snat_kind:
+                address = own if out.snat_kind == 1 else self.addresses.text(out.snat_source)
+                entry.source = (address, self.source_port(packet, out))
+                self.rewrite_source(packet, entry.source)
+            if out.verdict > 2:
+                packet.end("rejected" if out.verdict == 5 else "dropped", self.reason(host, out.rule), self.env.now)
+                return False
+        return True
+
+    def interface(self, name):
+        return self.interfaces.index(name) if name else -1
+
+    def source_port(self, packet, out):
+        """The kernel keeps the port if it may; else one at random out of the range."""
+        first, last = (1024, 65535) if out.snat_port_first < 0 else (out.snat_port_first, out.snat_port_last)
+        port = packet.header.source_port
+        if not out.snat_random_fully and (out.snat_port_first < 0 or first <= port <= last):
+            return port
+        connection = packet.flow.made.flow_id + (packet.connection << 40)
+        device = list(self.devices).index(packet.place)
+        drawn = one_by_one.bits(self.seed, "netfilter/masquerade-port", connection, device)
+        return first + drawn % (last - first + 1)
+
+    def reason(self, host, where):
+        table, chain_name, number = where
+        rules = self.rules.rulesets[host].chain(table, chain_name).rules
+        rule = rules[number] if number < len(rules) else None
+        comment = (rule.comment if rule else None) or ""
+        if comment.endswith("has no local endpoints"):
+            return "no local endpoint"
+        if comment.endswith("has no endpoints"):
+            return "no endpoints"
+        if chain_name == "KUBE-PROXY-FIREWALL":
+            return "source range"
+        if rule and any(isinstance(m, rs.ConntrackStateMatch) and m.states == ("INVALID",) for m in rule.matches):
+            return "invalid state"
+        return "filter reject" if rule and isinstance(rule.target, rs.Reject) else "filter drop"
+
+    def deliver(self, packet):
+        """To a process of the node: a listening hostNetwork pod, or whoever had sent the request."""
+        flow, header = packet.flow, packet.header
+        if packet.is_reply:
+            node = self.host_pods[flow.origin].node if flow.origin in self.host_pods else flow.origin
+            asked = node == packet.place and header.destination_port == flow.called.source_port
+            listener = flow.origin if asked and flow.origin not in self.veths else None
+        else:
+            listener = self.listeners.get((header.destination, flow.protocol, header.destination_port))
+        if listener is None:
+            packet.end("rejected", "port closed", self.env.now)
+        else:
+            packet.place = listener
+            packet.end("delivered", "", self.env.now)
+
+    def _listeners(self):
+        found = {}
+        for each in self.cluster.endpoint_slices:
+            for endpoint in each.endpoints:
+                for address in endpoint.addresses:
+                    holders = [key for key, pod in self.host_pods.items() if address in pod.addresses]
+                    if not holders:
+                        continue
+                    reference = endpoint.target_ref
+                    named = f"{reference.namespace or each.namespace}/{reference.name}" if reference else ""
+                    pod = named if named in self.host_pods else holders[0]
+                    for port in each.ports:
+                        number = {"TCP": 6, "UDP": 17, "SCTP": 132}[port.protocol]
+                        found.setdefault((address, number, port.port), pod)
+        return found
+
+    # --- what is measured --------------------------------------------------------------------------
+
+    def node_of(self, place):
+        pod = self.veths.get(place) or self.host_pods.get(place)
+        return pod.node if pod else place
+
+    def account(self, flow):
+        for packet in flow.requests:
+            self.totals["sent"] += 1
+            self.totals[packet.verdict] += 1
+            if packet.reason:
+                self.totals[f"{packet.verdict}: {packet.reason}"] += 1
+        if flow.made.start_ps < self.scenario.run.warmup_ps:
+            return  # loads and hops leave the warm-up out
+        for packet in flow.requests:
+            if packet.dnat_node:
+                add(self.entry[packet.dnat_node], packet)
+            if packet.verdict == "delivered":
+                add(self.pods[packet.place], packet)
+                add(self.hops["request", packet.l3_hops, packet.links], packet)
+        for packet in flow.replies:
+            if packet.verdict == "delivered":
+                add(self.hops["reply", packet.l3_hops, packet.links], packet)
+        for packet in (*flow.requests, *flow.replies):
+            for wire in packet.wires:
+                add(self.links[wire], packet)
+
+    def packet_rows(self):
+        """The rows of the packets table."""
+        for flow in self.flows:
+            answers = {reply.number: reply for reply in flow.replies if reply.verdict == "delivered"}
+            for packet in flow.requests:
+                arrived = packet.verdict == "delivered"
+                answer = answers.get(packet.number)
+                yield {
+                    "flow_id": flow.made.flow_id, "packet": packet.number, "sent_ps": packet.sent_ps,
+                    "size_bytes": packet.size_bytes, "pod": packet.place if arrived else "",
+                    "serving_node": self.node_of(packet.place) if arrived else "", "verdict": packet.verdict,
+                    "l3_hops": packet.l3_hops, "links": packet.links,
+                    "delay_ps": packet.ended_ps - packet.sent_ps if arrived else -1,
+                    "round_trip_ps": answer.ended_ps - packet.sent_ps if answer else -1,
+                }  # fmt: skip
+
+    def flow_rows(self):
+        """The rows of the flows table."""
+        for flow in self.flows:
+            first, last = flow.requests[0], flow.requests[-1]
+            answers = {reply.number: reply for reply in flow.replies}
+            arrived, reply = first.verdict == "delivered", answers.get(0)
+            answered = reply is not None and reply.verdict == "delivered"
+            final = answers.get(last.number)
+            back = [each for each in flow.replies if each.verdict == "delivered"]
+            verdicts = Counter(packet.verdict for packet in flow.requests)
+            serving = self.node_of(first.place) if arrived else ""
+            yield {
+                "flow_id": flow.made.flow_id, "start_ps": flow.made.start_ps,
+                "end_ps": final.ended_ps if final and final.verdict == "delivered" else last.ended_ps,
+                "warmup": flow.made.start_ps < self.scenario.run.warmup_ps, "client": flow.client,
+                "protocol": {6: "tcp", 17: "udp", 132: "sctp"}[flow.protocol], "source_port": flow.called.source_port,
+                "destination": flow.target, "destination_port": flow.called.destination_port,
+                "entry_node": first.dnat_node or "", "pod": first.place if arrived else "", "serving_node": serving,
+                "endpoint_port": first.header.destination_port if arrived else -1,
+                "source_seen": first.header.source if arrived else "", "verdict": first.verdict, "reason": first.reason,
+                "answered": answered, "reply_reason": reply.reason if reply else "", "snat": first.snat,
+                "source_hidden": arrived and first.header.source != flow.called.source,
+                "cross_node": arrived and first.dnat_node is not None and serving != first.dnat_node,
+                "connections": flow.rank + 1, "l3_hops": first.l3_hops, "links": first.links,
+                "reply_l3_hops": reply.l3_hops if answered else -1, "reply_links": reply.links if answered else -1,
+                "nat_hops": first.nat_hops, "rules_scanned": first.rules_scanned,
+                "delay_ps": first.ended_ps - first.sent_ps if arrived else -1,
+                "round_trip_ps": reply.ended_ps - first.sent_ps if answered else -1,
+                "packets_sent": len(flow.requests), "packets_delivered": verdicts["delivered"],
+                "packets_dropped": verdicts["dropped"], "packets_rejected": verdicts["rejected"],
+                "packets_lost": verdicts["lost"], "bytes_sent": sum(packet.size_bytes for packet in flow.requests),
+                "reply_packets": len(back), "reply_bytes": sum(each.size_bytes for each in back),
+            }  # fmt: skip
+
+    def load_rows(self):
+        """{(where, name): (connections, packets, bytes)}, places without load left out."""
+        serving = defaultdict(lambda: [0, 0, 0])
+        for place, load in self.pods.items():
+            serving[self.node_of(place)] = [a + b for a, b in zip(serving[self.node_of(place)], load, strict=True)]
+        names = self.cluster.fabric.direction_names()
+        return {
+            **{("entry_node", name): tuple(load) for name, load in self.entry.items()},
+            **{("serving_node", name): tuple(load) for name, load in serving.items()},
+            **{("pod", name): tuple(load) for name, load in self.pods.items()},
+            **{("link", names[wire]): tuple(load) for wire, load in self.links.items()},
+        }
+
+
+def add(load, packet):
+    """Count a packet: connections, packets and, where there is a third number, bytes."""
+    load[0] += packet.opens
+    load[1] += 1
+    if len(load) > 2:
+        load[2] += packet.size_bytes
