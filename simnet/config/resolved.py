@@ -19,8 +19,9 @@ def resolved(model: ExperimentModel) -> dict[str, Any]:
         data["cluster"]["nodes"] = [_dump(NodeModel.model_validate(node)) for node in nodes]
     for name, variant in model.variants.items():
         if variant.clients is not None:  # what it leaves out is the workload's
-            for key in {"count", "skew"} - variant.clients.model_fields_set:
-                data["variants"][name]["clients"][key] = data["workload"]["clients"][key]
+            for key in ("count", "skew"):
+                if key not in variant.clients.model_fields_set and key in data["workload"]["clients"]:
+                    data["variants"][name]["clients"][key] = data["workload"]["clients"][key]
     plain: dict[str, Any] = _plain(data)
     return plain
 
