@@ -1,3 +1,69 @@
-"""simnet: a discrete-event traffic simulator of Kubernetes service networking."""
+"""simnet: a discrete-event traffic simulator of Kubernetes service networking.
+
+    import simnet
+    result = simnet.run(simnet.load_experiment("experiments/nginx-demo.yaml"))
+    result.summary, result.flows, result.load, result.hops      # DataFrames
+    simnet.plotting.load_spread(result, by="pod")
+
+Everything below is imported when it is first used, so that `import simnet` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from simnet import plotting
+    from simnet.analysis.result import Result, load_results
+    from simnet.checked_experiment import load_experiment
+    from simnet.engine.simulate import simulate
+    from simnet.errors import InputError, ModelError, ResultError, SimnetError
+    from simnet.model.scenario import Experiment
+    from simnet.run_experiment import RunsFailed, run
+
+__all__ = [
+    "__version__",
+    "load_experiment",
+    "run",
+    "load_results",
+    "simulate",
+    "plotting",
+    "Experiment",
+    "Result",
+    "SimnetError",
+    "InputError",
+    "ModelError",
+    "ResultError",
+    "RunsFailed",
+]
+
+_HOME = {  # name -> the module that has it
+    "load_experiment": "simnet.checked_experiment",
+    "run": "simnet.run_experiment",
+    "RunsFailed": "simnet.run_experiment",
+    "load_results": "simnet.analysis.result",
+    "Result": "simnet.analysis.result",
+    "simulate": "simnet.engine.simulate",
+    "Experiment": "simnet.model.scenario",
+    "SimnetError": "simnet.errors",
+    "InputError": "simnet.errors",
+    "ModelError": "simnet.errors",
+    "ResultError": "simnet.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plotting":
+        return import_module("simnet.plotting")
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'simnet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

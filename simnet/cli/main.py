@@ -28,6 +28,14 @@ EXIT_READER_GONE = 141
 
 # name -> (module, attribute, help of one line), in the order in which `--help` tells them
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "init": ("simnet.cli.init", "command", "A commented experiment and manifests to start from."),
+    "validate": ("simnet.cli.validate", "command", "Every mistake of experiments and manifests at once."),
+    "plan": ("simnet.cli.plan", "command", "The runs of an experiment, and what they will cost."),
+    "run": ("simnet.cli.run", "command", "Run an experiment; go on where it stopped."),
+    "compare": ("simnet.cli.compare", "command", "Differences between variants, with intervals."),
+    "plot": ("simnet.cli.plot", "command", "Draw the figures of a result."),
+    "report": ("simnet.cli.plot", "report_command", "Write the report of a result."),
+    "schema": ("simnet.cli.schema", "command", "JSON Schema of experiment files, for editors."),
     "completion": ("simnet.cli.completion", "command", "Print the shell's completion script."),
 }
 

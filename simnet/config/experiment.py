@@ -10,7 +10,7 @@ import copy
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,8 @@ from simnet.model.scenario import Expectation, Experiment, PlannedRun, Scenario
 
 MODEL_VERSION = f"{__version__}/1"  # part of every run id: raise it when a result changes for the same input
 MAX_RUNS = 100_000
+# The lines of `expect:`, the variants, the number of repeats -> what is wrong with them
+CheckExpectations = Callable[[Sequence[Expectation], Sequence[str], int], list[Problem]]
 
 
 def load_experiment(
@@ -38,10 +40,12 @@ def load_experiment(
     *,
     seed: int | None = None,
     settings: Sequence[str] = (),
+    check_expectations: CheckExpectations | None = None,
 ) -> Experiment:
     """Return the checked experiment of a file.
 
     `settings` are `path=value` texts that replace values (`run.repeat=3`, `nodes.count=8`), `seed` the file's seed.
+    `check_expectations` knows which metrics there are; its problems join the others.
     Raises InputError with every mistake, each with file, line, field, found, expected and fix.
     """
     documents, problems = gather_documents([path])
@@ -76,7 +80,7 @@ def load_experiment(
         data["run"]["seed"] = seed
     if problems:
         raise InputError(problems)
-    return _Loading(document, data).experiment()
+    return _Loading(document, data, check_expectations).experiment()
 
 
 def _apply_setting(data: dict[str, Any], setting: str, problems: list[Problem]) -> None:
@@ -141,7 +145,8 @@ class _Point:
 class _Loading:
     """One experiment file while it is checked."""
 
-    def __init__(self, document: Document, data: dict[str, Any]) -> None:
+    def __init__(self, document: Document, data: dict[str, Any], check: CheckExpectations | None) -> None:
+        self.check_expectations = check
         self.document = document
         self.data = data
         self.problems: list[Problem] = []
@@ -163,6 +168,9 @@ class _Loading:
                 runs += self._runs(point, model)
             if len(self.problems) > 100:
                 break
+        expect = self._expectations(base)
+        if expect and self.check_expectations is not None:
+            self.problems += self.check_expectations(expect, list(base.variants), base.run.repeat)
         if self.problems:
             raise InputError(dict.fromkeys(self.problems))
         return Experiment(
@@ -173,7 +181,7 @@ class _Loading:
             sweep=tuple((name, tuple(values)) for name, values in base.sweep.items()),
             variants=tuple(base.variants),
             record=base.record,
-            expect=self._expectations(base),
+            expect=expect,
             resolved=resolved(models[0][1]) if models else {},
             warnings=tuple(dict.fromkeys(self.reading.warnings)),
             inputs=digests_of([self.document.file, *self.reading.files]),

@@ -9,10 +9,10 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from simnet.controlplane.bgp.steady import steady_fibs
-from simnet.controlplane.calico.ipam import AddressRequest, assign_blocks
+from simnet.controlplane.calico.ipam import AddressRequest, Assignment, assign_blocks
 from simnet.controlplane.fabric import build_fabric
 from simnet.controlplane.kube_proxy.generator import RuleGenerator
 from simnet.controlplane.kube_proxy.node import ProxiedNode
@@ -37,6 +37,45 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
 
     `seed` decides random placement only. Raises InputError where the objects contradict each other or the addresses
     run out.
+    """
+    ready = placed_objects(spec, clients=clients, seed=seed)
+    nodes, services, slices = ready.nodes, ready.services, ready.endpoint_slices
+    assignment = ready.assignment
+    pods = tuple(_cluster_pod(pod) for pod in ready.pods)
+    settings = replace(spec.fabric, client_networks=_client_networks(clients, spec))
+    fabric = build_fabric(nodes, pods, _client_addresses(clients, nodes, spec), settings)
+    fibs = steady_fibs(fabric, nodes, pods, assignment.blocks, _advertised(services, slices), spec.calico, settings)
+    return Cluster(
+        nodes=nodes,
+        pods=pods,
+        services=services,
+        endpoint_slices=slices,
+        blocks=assignment.blocks,
+        kube_proxy=spec.kube_proxy,
+        fabric=fabric,
+        fibs=fibs,
+        rulesets=_rulesets(spec, nodes, services, slices),
+        warnings=(*spec.objects.warnings, *_pending(ready.scheduled, spec)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedObjects:
+    """What API server, scheduler, IPAM and endpoint slice controller have made of a spec; no table is written yet."""
+
+    nodes: tuple[ClusterNode, ...]
+    services: tuple[Service, ...]
+    scheduled: Schedule
+    assignment: Assignment
+    pods: tuple[ScheduledPod, ...]  # with their addresses
+    endpoint_slices: tuple[EndpointSlice, ...]
+    client_addresses: tuple[str, ...]
+
+
+def placed_objects(spec: ClusterSpec, *, clients: ClientPopulation | None = None, seed: int = 1) -> PlacedObjects:
+    """Return services, pods and endpoints with their addresses: the part that can fail, and takes little time.
+
+    Raises InputError where the objects contradict each other or the addresses run out.
     """
     nodes = cluster_nodes(spec)
     services = allocate(
@@ -83,21 +122,8 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
         endpoints=spec.objects.endpoints,
         zone_of_node=zones,
     )
-    pods = tuple(_cluster_pod(pod) for pod in placed)
-    settings = replace(spec.fabric, client_networks=_client_networks(clients, spec))
-    fabric = build_fabric(nodes, pods, _client_addresses(clients, nodes, spec), settings)
-    fibs = steady_fibs(fabric, nodes, pods, assignment.blocks, _advertised(services, slices), spec.calico, settings)
-    return Cluster(
-        nodes=nodes,
-        pods=pods,
-        services=services,
-        endpoint_slices=slices,
-        blocks=assignment.blocks,
-        kube_proxy=spec.kube_proxy,
-        fabric=fabric,
-        fibs=fibs,
-        rulesets=_rulesets(spec, nodes, services, slices),
-        warnings=(*spec.objects.warnings, *_pending(scheduled, spec)),
+    return PlacedObjects(
+        nodes, services, scheduled, assignment, tuple(placed), slices, _client_addresses(clients, nodes, spec)
     )
 
 

@@ -1,0 +1,75 @@
+"""`simnet validate`: every mistake of experiments, cluster files and manifests at once."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from simnet.errors import InputError, Problem
+
+
+@click.command(name="validate", short_help="Every mistake of experiments and manifests at once.")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--resolved", is_flag=True, help="Print the experiment with every default written out.")
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Replace a value of an experiment.")
+def command(files: tuple[str, ...], resolved: bool, settings: tuple[str, ...]) -> None:
+    """Check experiments, cluster files, and files or folders of Kubernetes manifests, and print every mistake.
+
+    With --resolved, print the experiment on stdout with every default written out: itself a valid experiment file.
+    Paths in it are relative to the folder of the original.
+    """
+    problems: list[Problem] = []
+    lines: list[str] = []
+    for file in files:
+        try:
+            line, text, warnings = _checked(file, settings)
+        except InputError as error:
+            problems += error.problems
+            continue
+        for warning in warnings:
+            click.echo(f"warning: {warning}", err=True)
+        if resolved and text is None:
+            raise click.UsageError(f"--resolved needs an experiment; {file} is none")
+        lines.append((text or "").rstrip("\n") if resolved else line)
+    if problems:
+        raise InputError(problems)
+    click.echo("\n---\n".join(lines) if resolved else "\n".join(lines))
+
+
+def _checked(file: str, settings: tuple[str, ...]) -> tuple[str, str | None, tuple[Problem, ...]]:
+    """What to say of a file that is right: a line, the resolved text of an experiment, warnings."""
+    if _is_experiment(file):
+        from simnet.checked_experiment import load_experiment
+        from simnet.config.resolved import as_yaml
+
+        experiment = load_experiment(file, settings=settings)
+        variants = f"{len(experiment.variants)} variant{'s' if len(experiment.variants) != 1 else ''}"
+        runs = f"{len(experiment.runs)} run{'s' if len(experiment.runs) != 1 else ''}"
+        return f"{file}: ok, {variants}, {runs}", as_yaml(dict(experiment.resolved)), experiment.warnings
+    if settings:
+        raise click.UsageError(f"--set needs an experiment; {file} is none")
+    from simnet.config.cluster_file import load_cluster_spec
+
+    spec = load_cluster_spec(file, stdin=click.get_binary_stream("stdin"))
+    objects = spec.objects
+    counts = (
+        (len(objects.services), "Service"),
+        (len(objects.workloads), "workload"),
+        (len(objects.pods), "Pod"),
+        (len(spec.nodes) or len(objects.nodes), "node"),
+    )
+    said: str = ", ".join(f"{count} {what}{'s' if count != 1 else ''}" for count, what in counts if count)
+    return f"{file}: ok, {said or 'no objects that simnet uses'}", None, objects.warnings
+
+
+def _is_experiment(file: str) -> bool:
+    """Whether a file means to be an experiment; one that cannot be read is left to the reader of clusters."""
+    if file == "-" or os.path.isdir(file):
+        return False
+    from simnet.config.documents import gather_documents
+
+    documents, _ = gather_documents([file])
+    if len(documents) != 1 or not isinstance(documents[0].data, dict) or "kind" in documents[0].data:
+        return False
+    return bool(documents[0].data.keys() & {"workload", "variants", "run", "sweep", "cluster", "expect", "name"})
