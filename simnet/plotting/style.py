@@ -46,6 +46,8 @@ RC: dict[str, Any] = {
     "svg.hashsalt": "simnet",
 }
 
+TITLE_CHARACTERS = 58  # of a title's line in a figure of the usual width
+
 
 @contextmanager
 def figure_style() -> Iterator[None]:
@@ -99,8 +101,14 @@ def sweep_point(result: RecordedRuns, at: Mapping[str, object] | None, *, free: 
 
 
 def point_text(point: Mapping[str, object]) -> str:
-    """Return a sweep point as a title shows it."""
-    return plain(", ".join(f"{name} = {value}" for name, value in point.items()))
+    """Return a sweep point as a title shows it, in lines that a figure has room for."""
+    lines: list[str] = []
+    for pair in (f"{name} = {value}" for name, value in point.items()):
+        if lines and len(lines[-1]) + len(pair) < TITLE_CHARACTERS:
+            lines[-1] += f", {pair}"
+        else:
+            lines.append(pair)
+    return plain(",\n".join(lines))
 
 
 def legend_below(ax: Axes, columns: int = 3) -> None:

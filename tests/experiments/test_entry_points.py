@@ -1,6 +1,6 @@
 """The answers in experiments/README.md, held against closed forms within four standard errors.
 
-Nothing here asks the engine what it expects: placement, entry shares and hops are written down from the experiment file.
+Nothing here asks the engine what it expects: placement, entry shares and hops are written down from the experiment.
 """
 
 from __future__ import annotations
