@@ -170,6 +170,8 @@ def read_service(source: Source, namespace: str, name: str) -> Service | None:
         external_name=spec.external_name,
         labels=pairs(checked.metadata.labels),
         annotations=pairs(checked.metadata.annotations),
+        # `kubectl create --dry-run` prints an empty status too, but no cluster IP
+        is_served=bool(spec.cluster_ip) and "status" in checked.model_fields_set,
         position=source.position,
     )
 

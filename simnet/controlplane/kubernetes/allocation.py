@@ -107,6 +107,8 @@ def _with_node_ports(service: Service, port_range: tuple[int, int], taken: set[t
     needs = service.type == "NodePort" or (service.type == "LoadBalancer" and service.allocate_load_balancer_node_ports)
     if not needs or service.cluster_ip in ("", HEADLESS):
         return service
+    if service.is_served:  # its node ports were allocated, or allocation was switched off for it
+        return service
     name = f"{service.namespace}/{service.name}"
     first, last = port_range
     band = first + min(max(16, (last - first + 1) // 32), 128)

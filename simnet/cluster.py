@@ -1,0 +1,162 @@
+"""A cluster to ask questions of: which way packets take, how traffic is shared out, which rules a node holds.
+
+A facade over `engine` and `model`; it stands beside the layers because it hands out DataFrames, which `engine` may not make
+(docs/decisions/0011-questions.md). Everything is built when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, BinaryIO
+
+from simnet.config.cluster_file import load_cluster_spec
+from simnet.controlplane.kube_proxy.restore_text import restore_text
+from simnet.engine.materialise import materialise
+from simnet.engine.shares import share_rows
+from simnet.engine.trace import Trace, Tracer
+from simnet.errors import InputError, Position, Problem
+from simnet.model.cluster import Cluster as Model
+from simnet.model.iptables.listing_printer import listing_text
+from simnet.model.iptables.printer import Backend, save_text
+from simnet.model.iptables.ruleset import Family, Ruleset
+from simnet.model.scenario import ClusterSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class NodeRules:
+    """One node's rules of one family: kube-proxy's, or the imported ones; without what Calico adds."""
+
+    def __init__(self, node: str, ruleset: Ruleset) -> None:
+        self.node, self.ruleset = node, ruleset
+
+    def __repr__(self) -> str:
+        chains = [chain for table in self.ruleset.tables.values() for chain in table.chains.values()]
+        count = sum(len(chain.rules) for chain in chains)
+        return f"NodeRules({self.node!r}, {self.ruleset.family.value}, {count} rules in {len(chains)} chains)"
+
+    def to_restore(self) -> str:
+        """Return the input that kube-proxy hands to `iptables-restore`; imported rules as `iptables-save` prints them."""
+        return self.to_save() if self.ruleset.source else restore_text(self.ruleset)
+
+    def to_save(self, *, backend: Backend = "nft", counters: bool = False) -> str:
+        """Return what `iptables-save` prints once the rules are loaded."""
+        return save_text(self.ruleset, backend=backend, counters=counters)
+
+    def to_list(self, table: str = "nat", chain: str | None = None) -> str:
+        """Return what `iptables -v -n -t TABLE -L [CHAIN]` prints; KeyError for an unknown table or chain."""
+        return listing_text(self.ruleset, table, chain)
+
+
+class Cluster:
+    """A cluster in its steady state. Made by `simnet.load_cluster`."""
+
+    def __init__(self, spec: ClusterSpec, *, file: str = "", seed: int = 1) -> None:
+        self.spec, self.file, self.seed = spec, file, seed
+
+    def __repr__(self) -> str:
+        model = self.model
+        return (
+            f"<Cluster {self.file}: {len(model.nodes)} nodes, {len(model.pods)} pods, {len(model.services)} services>"
+        )
+
+    @cached_property
+    def model(self) -> Model:
+        """Every object addressed, placed and wired. Raises InputError where the objects contradict each other."""
+        return materialise(self.spec, seed=self.seed)
+
+    @cached_property
+    def _tracer(self) -> Tracer:
+        return Tracer(self.model, self.spec)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of the nodes."""
+        return tuple(node.name for node in self.model.nodes)
+
+    @property
+    def pods(self) -> Mapping[str, tuple[str, ...]]:
+        """The addresses of each pod, by namespace/name."""
+        return {pod.key: pod.addresses for pod in self.model.pods}
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What was odd in the input but usable."""
+        return self.model.warnings
+
+    def rules(self, node: str, family: str = "ipv4") -> NodeRules:
+        """Return a node's rules. Raises InputError for a node or family that the cluster does not have."""
+        if node not in self.model.rulesets:
+            raise InputError([_no_node(node, self.nodes)])
+        for ruleset in self.model.rulesets[node]:
+            if ruleset.family.value == family.lower():
+                return NodeRules(node, ruleset)
+        held = ", ".join(ruleset.family.value for ruleset in self.model.rulesets[node])
+        known = [each.value for each in Family]
+        fix = (
+            "give the nodes addresses of that family" if family.lower() in known else f"choose from {', '.join(known)}"
+        )
+        raise InputError(
+            [Problem(Position(self.file), "family", family, f"a family that node {node} has: {held}", fix)]
+        )
+
+    def trace(
+        self,
+        source: str,
+        destination: str,
+        *,
+        protocol: str = "tcp",
+        node: str | None = None,
+        all: bool = False,
+        seed: int = 1,
+        skip_unknown: bool = False,
+    ) -> Trace:
+        """Follow the first packet of a connection, and the answer.
+
+        Parameters
+        ----------
+        source : address (one that the cluster does not know is an outside client's), `pod:NS/NAME` or `node:NAME`
+        destination : the same or `service:NS/NAME`, with a port: `192.168.64.57:8088`, `[fd00::1]:80`
+        protocol : tcp, udp or sctp
+        node : ask this node's rules alone, as if the packet had just arrived there
+        all : every branch; the probabilities sum to 1. Else one branch, drawn from `seed`
+        skip_unknown : leave out imported rules that simnet does not model
+
+        Raises InputError.
+        """
+        tracer = Tracer(self.model, self.spec, skip_unknown=True) if skip_unknown else self._tracer
+        if node is not None:
+            return tracer.ask_node(node, source, destination, protocol=protocol, all=all, seed=seed)
+        return tracer.trace(source, destination, protocol=protocol, all=all, seed=seed)
+
+    def shares(self) -> pd.DataFrame:
+        """Return the exact expected share of each pod, per entry point and class of client; nothing is simulated.
+
+        Columns as in `simnet.engine.shares.ShareRow`: docs/models/trace-and-shares.md.
+        """
+        import pandas as pd
+
+        from simnet.engine.shares import ShareRow
+
+        rows = [row.to_dict() for row in share_rows(self._tracer)]
+        return pd.DataFrame(rows, columns=list(ShareRow.__slots__))
+
+
+def load_cluster(path: str | os.PathLike[str], *, stdin: BinaryIO | None = None, seed: int = 1) -> Cluster:
+    """Return the cluster of an experiment, a cluster file, or a folder or file of Kubernetes manifests.
+
+    `seed` decides random placement only. Raises InputError with every mistake found.
+    """
+    return Cluster(load_cluster_spec(path, stdin=stdin), file=os.fspath(path), seed=seed)
+
+
+def _no_node(name: str, known: tuple[str, ...]) -> Problem:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    few = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+    fix = f"did you mean {near[0]}?" if near else "correct the name"
+    return Problem(Position("command line"), "--node", name, f"a node of the cluster: {few}", fix)

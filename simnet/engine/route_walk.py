@@ -1,0 +1,123 @@
+"""One device's routing decision for one packet: the longest prefix, then who answers on the wire.
+
+Reads FIBs and the fabric themselves, one packet at a time, for addresses of anybody; the vectorised counterpart is
+`dataplane.forwarding`. An ECMP group yields all of its next hops, equally likely.
+Source: net/ipv4/fib_trie.c (longest prefix; the local table first).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from simnet.engine.rule_walk import Host, IPAddress
+from simnet.model.fabric import Attachment, DeviceKind, Fabric, Segment
+from simnet.model.fib import Fib, NextHop, Route, RouteKind
+
+LOCAL, FORWARD, NO_ROUTE, NO_NEIGHBOUR = "local", "forward", "no route", "no neighbour"
+
+
+class Decision(NamedTuple):
+    """What a device does with a destination."""
+
+    kind: str  # LOCAL, FORWARD, "blackhole", "unreachable", NO_ROUTE, NO_NEIGHBOUR
+    next_place: str = ""  # a device, or namespace/name of a pod
+    interface: str = ""  # that it leaves by
+    in_interface: str = ""  # that it arrives on, of a device
+    wires: tuple[str, ...] = ()  # "a->b", through a bridge two
+    route: str = ""  # as `ip route` shows it, shortened
+    choices: int = 1  # equally likely next hops, of which this is one
+
+
+class RouteWalker:
+    """Answers for all devices of a fabric."""
+
+    def __init__(self, fabric: Fabric, fibs: Mapping[str, Fib]) -> None:
+        self.fabric, self.fibs = fabric, fibs
+        self.kinds = {device.name: device.kind for device in fabric.devices}
+        self.hosts = {device.name: Host(device.addresses) for device in fabric.devices}
+        self.pod_of = {pod.pod: pod for pod in fabric.pods}
+        self._directions = fabric.direction_names()
+        self._veths = {(pod.node, pod.interface): pod for pod in fabric.pods}
+        self._attached: dict[tuple[str, str], list[tuple[Segment, Attachment]]] = {}
+        self._answers: dict[tuple[str, IPAddress], Attachment] = {}  # (segment's name, address)
+        self.interface_of: dict[str, str] = {}  # a device's first interface towards the fabric
+        for segment in fabric.segments:
+            for end in segment.attachments:
+                self._attached.setdefault((end.device, end.interface), []).append((segment, end))
+                self.interface_of.setdefault(end.device, end.interface)
+                for address in end.addresses:
+                    self._answers[segment.name, ipaddress.ip_address(address)] = end
+        self._tables: dict[str, dict[tuple[int, int], dict[int, Route]]] = {}
+        self._known: dict[tuple[str, IPAddress], list[Decision]] = {}
+
+    def decide(self, device: str, destination: IPAddress) -> list[Decision]:
+        """Return the decision, or the members of an ECMP group in order."""
+        known = self._known.get((device, destination))
+        if known is None:
+            known = self._known[device, destination] = self._decide(device, destination)
+        return known
+
+    def hashes_addresses_alone(self, device: str) -> bool:
+        """Whether an ECMP choice of the device looks at addresses only, so that a pair's packets stay together."""
+        return self.kinds[device] is not DeviceKind.SWITCH or self.fabric.ecmp_hash == "l3"
+
+    def wire_from_pod(self, pod: str) -> str:
+        """Return the direction's name from a pod to its node."""
+        held = self.pod_of[pod]
+        return self._direction(held.link, pod)
+
+    def _decide(self, device: str, destination: IPAddress) -> list[Decision]:
+        if self.hosts[device].is_local(destination):
+            return [Decision(LOCAL, route=f"local {destination}")]
+        route = self._route(device, destination)
+        if route is None:
+            return [Decision(NO_ROUTE)]
+        text = "default" if route.prefix.prefixlen == 0 else str(route.prefix)
+        if route.kind is RouteKind.LOCAL:
+            return [Decision(LOCAL, route=f"local {text}")]
+        if route.kind not in (RouteKind.VIA, RouteKind.DIRECT):
+            return [Decision(route.kind.value, route=f"{route.kind.value} {text}")]
+        hops = route.next_hops if route.kind is RouteKind.VIA else route.next_hops[:1]
+        return [self._follow(device, destination, hop, text, len(hops)) for hop in hops]
+
+    def _follow(self, device: str, destination: IPAddress, hop: NextHop, text: str, choices: int) -> Decision:
+        told = f"{text} via {hop.gateway} dev {hop.interface}" if hop.gateway else f"{text} dev {hop.interface}"
+        answering = ipaddress.ip_address(hop.gateway) if hop.gateway else destination
+        pod = self._veths.get((device, hop.interface))
+        if pod is not None and any(ipaddress.ip_address(each) == answering for each in pod.addresses):
+            wire = self._direction(pod.link, device)
+            return Decision(FORWARD, pod.pod, hop.interface, "eth0", (wire,), told, choices)
+        for segment, mine in self._attached.get((device, hop.interface), ()):
+            other = self._answers.get((segment.name, answering))
+            if other is None:
+                continue
+            wires = []
+            if mine.link is not None:
+                wires.append(self._direction(mine.link, device))
+            if segment.bridge is not None and other.link is not None:
+                wires.append(self._direction(other.link, segment.bridge))
+            arrives = self.interface_of[other.device]
+            return Decision(FORWARD, other.device, hop.interface, arrives, tuple(wires), told, choices)
+        return Decision(NO_NEIGHBOUR, interface=hop.interface, route=told, choices=choices)
+
+    def _direction(self, link: int, sender: str) -> str:
+        return self._directions[2 * link + (self.fabric.links[link].a != sender)]
+
+    def _route(self, device: str, destination: IPAddress) -> Route | None:
+        """The longest prefix: one look per prefix length that the table holds."""
+        table = self._tables.get(device)
+        if table is None:
+            table = self._tables[device] = {}
+            held = self.fibs.get(device)
+            for route in held.routes if held else ():
+                network = route.prefix
+                bits = int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
+                table.setdefault((network.version, network.prefixlen), {}).setdefault(bits, route)
+            self._tables[device] = dict(sorted(table.items(), reverse=True))
+        width, number = destination.max_prefixlen, int(destination)
+        for (version, length), routes in self._tables[device].items():
+            if version == destination.version and (found := routes.get(number >> (width - length))) is not None:
+                return found
+        return None
