@@ -72,6 +72,7 @@ class Service:
     external_name: str = ""
     labels: Pairs = ()
     annotations: Pairs = ()
+    is_served: bool = False  # printed by an API server (it has a status): every number that it lacks is meant to lack
     position: Position = field(default=Position(""), compare=False)
 
     @property
