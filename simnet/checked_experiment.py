@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from simnet.config import experiment as experiment_file
 from simnet.engine.precheck import problems_of
-from simnet.errors import InputError, Problem
+from simnet.errors import Problem
 from simnet.model.scenario import Expectation, Experiment
 
 
@@ -23,13 +23,9 @@ def load_experiment(
 
     Raises InputError with every mistake, each with file, line, field, found, expected and fix.
     """
-    experiment = experiment_file.load_experiment(
-        path, seed=seed, settings=settings, check_expectations=_check_expectations
+    return experiment_file.load_experiment(
+        path, seed=seed, settings=settings, check_expectations=_check_expectations, check_runs=problems_of
     )
-    problems = problems_of(experiment)
-    if problems:
-        raise InputError(problems)
-    return experiment
 
 
 def _check_expectations(expect: Sequence[Expectation], variants: Sequence[str], repeats: int) -> list[Problem]:

@@ -85,12 +85,12 @@ def _mistakes(each: Expectation, variants: Sequence[str], repeats: int) -> Itera
         yield "equals", each.equals, "a number, or analytic", "write equals: analytic"
     elif each.equals == "analytic" and each.metric in METRICS and each.metric not in ANALYTIC:
         yield "equals", f"analytic for {each.metric}", f"a closed form: {', '.join(ANALYTIC)}", "give a number"
-    elif each.equals is None and each.metric in PLACE_SHARES:
+    elif each.equals is None and each.metric in PLACE_SHARES and any(bound is not None for bound in bounds):
         yield "equals", f"no `equals` for {each.metric}", "equals: analytic", "add equals: analytic"
     sigmas = _sigmas(each.tolerance)
     if sigmas is None and (isinstance(each.tolerance, bool) or not isinstance(each.tolerance, int | float)):
         yield "tolerance", str(each.tolerance), "a number, or <k>sigma", "for example 4sigma"
-    uncertain = each.equals is not None and sigmas is not None and each.metric in METRICS
+    uncertain = each.equals is not None and each.equals != "analytic" and sigmas is not None and each.metric in METRICS
     if uncertain and repeats < 2 and each.metric not in (*PLACE_SHARES, *SHARES):
         yield (
             "tolerance",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import click
 
@@ -51,15 +52,15 @@ def _checked(file: str, settings: tuple[str, ...]) -> tuple[str, str | None, tup
         raise click.UsageError(f"--set needs an experiment; {file} is none")
     from simnet.config.cluster_file import load_cluster_spec
 
-    spec = load_cluster_spec(file, stdin=click.get_binary_stream("stdin"))
+    spec = load_cluster_spec(file, stdin=sys.stdin.buffer)
     objects = spec.objects
-    counts = (
-        (len(objects.services), "Service"),
-        (len(objects.workloads), "workload"),
-        (len(objects.pods), "Pod"),
-        (len(spec.nodes) or len(objects.nodes), "node"),
-    )
-    said: str = ", ".join(f"{count} {what}{'s' if count != 1 else ''}" for count, what in counts if count)
+    counts = {
+        "Service": len(objects.services),
+        "workload": len(objects.workloads),
+        "Pod": len(objects.pods),
+        "node": len(spec.nodes) or len(objects.nodes),
+    }
+    said = ", ".join(f"{count} {what}{'s' if count != 1 else ''}" for what, count in counts.items() if count)
     return f"{file}: ok, {said or 'no objects that simnet uses'}", None, objects.warnings
 
 

@@ -12,6 +12,8 @@ from simnet.config.file_problems import read_model
 from simnet.config.kubernetes_fields import parse_ip
 from simnet.config.kubernetes_source import describe
 from simnet.config.reading import Reading
+from simnet.errors import InputError
+from simnet.model.iptables.parser import parse_rules
 from simnet.model.kubernetes import ZONE_LABEL
 from simnet.model.scenario import ClusterSpec, NodeSpec, Placement
 
@@ -94,6 +96,9 @@ def _node(entry: NodeModel, reading: Reading, path: FieldPath) -> NodeSpec:
         try:
             text = file.read_text(encoding="utf-8", errors="strict")
             reading.files[str(file)] = None
+            parse_rules(text, file=str(file))
+        except InputError as error:
+            reading.problems += error.problems
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             reading.refuse(

@@ -19,12 +19,19 @@ from simnet.config.cluster_file import cluster_spec
 from simnet.config.digests import digest_of
 from simnet.config.documents import Document, FieldPath, gather_documents
 from simnet.config.entries import check_entry
-from simnet.config.experiment_models import ClusterModel, ExperimentModel
-from simnet.config.file_problems import read_model
+from simnet.config.experiment_models import (
+    ClientsModel,
+    ClusterModel,
+    ExperimentModel,
+    RunModel,
+    VariantModel,
+    WorkloadModel,
+)
+from simnet.config.file_problems import Model, read_model
 from simnet.config.kubernetes_source import describe, nearest_name
 from simnet.config.reading import Reading, digests_of
 from simnet.config.resolved import resolved
-from simnet.config.traffic import run_spec, variant_of, workload_of
+from simnet.config.traffic import clients_of, run_spec, variant_of, workload_of
 from simnet.config.yaml_reader import read_yaml
 from simnet.errors import InputError, Position, Problem
 from simnet.model.scenario import Expectation, Experiment, PlannedRun, Scenario
@@ -33,6 +40,8 @@ MODEL_VERSION = f"{__version__}/1"  # part of every run id: raise it when a resu
 MAX_RUNS = 100_000
 # The lines of `expect:`, the variants, the number of repeats -> what is wrong with them
 CheckExpectations = Callable[[Sequence[Expectation], Sequence[str], int], list[Problem]]
+# The runs -> what is wrong with them; a problem without a place names a field of the file
+CheckRuns = Callable[[Sequence[PlannedRun]], list[Problem]]
 
 
 def load_experiment(
@@ -41,11 +50,13 @@ def load_experiment(
     seed: int | None = None,
     settings: Sequence[str] = (),
     check_expectations: CheckExpectations | None = None,
+    check_runs: CheckRuns | None = None,
 ) -> Experiment:
     """Return the checked experiment of a file.
 
     `settings` are `path=value` texts that replace values (`run.repeat=3`, `nodes.count=8`), `seed` the file's seed.
-    `check_expectations` knows which metrics there are; its problems join the others.
+    `check_expectations` knows which metrics there are, `check_runs` what only the engine can tell of runs that are
+    right by themselves; their problems join the others.
     Raises InputError with every mistake, each with file, line, field, found, expected and fix.
     """
     documents, problems = gather_documents([path])
@@ -54,7 +65,9 @@ def load_experiment(
             Problem(
                 Position(os.fspath(path), documents[1].line if len(documents) > 1 else 0),
                 "",
-                f"{len(documents)} documents" if len(documents) != 1 else describe(documents[0].data),
+                {0: "an empty file"}.get(len(documents), f"{len(documents)} documents")
+                if len(documents) != 1
+                else describe(documents[0].data),
                 "one experiment",
                 "write one mapping with name, cluster, workload, variants and run; `simnet init` makes an example",
             )
@@ -80,7 +93,7 @@ def load_experiment(
         data["run"]["seed"] = seed
     if problems:
         raise InputError(problems)
-    return _Loading(document, data, check_expectations).experiment()
+    return _Loading(document, data, check_expectations, check_runs).experiment()
 
 
 def _apply_setting(data: dict[str, Any], setting: str, problems: list[Problem]) -> None:
@@ -145,8 +158,14 @@ class _Point:
 class _Loading:
     """One experiment file while it is checked."""
 
-    def __init__(self, document: Document, data: dict[str, Any], check: CheckExpectations | None) -> None:
-        self.check_expectations = check
+    def __init__(
+        self,
+        document: Document,
+        data: dict[str, Any],
+        check_expectations: CheckExpectations | None,
+        check_runs: CheckRuns | None,
+    ) -> None:
+        self.check_expectations, self.check_runs = check_expectations, check_runs
         self.document = document
         self.data = data
         self.problems: list[Problem] = []
@@ -155,22 +174,32 @@ class _Loading:
     def experiment(self) -> Experiment:
         base = read_model(ExperimentModel, self.data, self.document, (), self.problems)
         if base is None:
-            self._check_cluster_anyway()
-            raise InputError(self.problems)
+            self._check_the_rest()
+            raise InputError(dict.fromkeys(self.problems))
         self._check_top(base)
         points = self._points(base)
         runs: list[PlannedRun] = []
         models: list[tuple[_Point, ExperimentModel]] = []
+        wrong: dict[Problem, list[_Point]] = {}
         for point in points:
             model = base if not point.values else self._read_point(point)
             if model is not None:
                 models.append((point, model))
+                before = len(self.problems)
                 runs += self._runs(point, model)
-            if len(self.problems) > 100:
+                for problem in self.problems[before:]:
+                    wrong.setdefault(problem, []).append(point)
+                del self.problems[before:]
+            if len(self.problems) + len(wrong) > 100:
                 break
+        for problem, at in wrong.items():
+            everywhere = len(at) == len(points) or not at[0].values
+            self.problems.append(problem if everywhere else self._of_point(problem, at[0]))
         expect = self._expectations(base)
         if expect and self.check_expectations is not None:
             self.problems += self.check_expectations(expect, list(base.variants), base.run.repeat)
+        if not self.problems and self.check_runs is not None:
+            self.problems += map(self._located, self.check_runs(runs))
         if self.problems:
             raise InputError(dict.fromkeys(self.problems))
         return Experiment(
@@ -187,12 +216,41 @@ class _Loading:
             inputs=digests_of([self.document.file, *self.reading.files]),
         )
 
-    def _check_cluster_anyway(self) -> None:
-        """A mistake elsewhere does not hide the mistakes in the cluster and its manifests."""
-        quiet: list[Problem] = []
-        model = read_model(ClusterModel, self.data.get("cluster", {}), self.document, ("cluster",), quiet)
+    def _check_the_rest(self) -> None:
+        """A mistake in one section does not hide those in the others: what can be read is checked as far as it goes."""
+
+        def section(model: type[Model], key: str) -> Model | None:
+            return read_model(model, self.data.get(key), self.document, (key,), [])
+
+        cluster_model = section(ClusterModel, "cluster")
+        cluster = None
+        if cluster_model is not None:
+            version = str(self.data.get("kubernetes", "1.33"))
+            cluster = cluster_spec(cluster_model, version, self.reading, ("cluster",))
+        run_model = section(RunModel, "run")
+        if run_model is not None:
+            run_spec(run_model, self.reading, ("run",))
+        workload_model = section(WorkloadModel, "workload")
+        workload = workload_of(workload_model, self.reading, ("workload",)) if workload_model is not None else None
+        clients = self.data.get("workload", {}).get("clients") if isinstance(self.data.get("workload"), dict) else None
+        if workload_model is None and isinstance(clients, dict):
+            self._check_clients(clients)
+        variants = self.data.get("variants")
+        if workload is None or cluster is None or not isinstance(variants, dict):
+            return
+        for name, content in variants.items():
+            path: FieldPath = ("variants", name)
+            model = read_model(VariantModel, content, self.document, path, [])
+            variant = None if model is None else variant_of(str(name), model, workload, self.reading, path)
+            if variant is not None:
+                check_entry(variant, cluster, workload, self.reading, path)
+
+    def _check_clients(self, content: dict[str, Any]) -> None:
+        path: FieldPath = ("workload", "clients")
+        networks = ClientsModel.model_fields["from_"].alias
+        model = read_model(ClientsModel, {k: v for k, v in content.items() if k == networks}, self.document, path, [])
         if model is not None:
-            cluster_spec(model, str(self.data.get("kubernetes", "1.33")), self.reading, ("cluster",))
+            clients_of(model, self.reading, path)
 
     def _check_top(self, base: ExperimentModel) -> None:
         if not base.variants:
@@ -200,7 +258,7 @@ class _Loading:
                 ("variants",), "no variant", "at least one variant", "add {entry: NodePort, service: NAME}"
             )
         if base.events:
-            self.reading.refuse(("events",), f"{len(base.events)} events", "no events", "events are not modelled yet")
+            self.reading.refuse(("events",), "events", "none", "events are not modelled yet")
         fabric = base.cluster.fabric
         for key, link in (("link", fabric.link), ("clientLink", fabric.client_link), ("spineLink", fabric.spine_link)):
             if link.queue is not None:
@@ -224,6 +282,9 @@ class _Loading:
                 continue
             if not choices:
                 self.reading.refuse(("sweep", name), "an empty list", "at least one value", "add values, or remove it")
+            if any(value in choices[:index] for index, value in enumerate(choices)):
+                twice = next(value for index, value in enumerate(choices) if value in choices[:index])
+                self.reading.refuse(("sweep", name), f"{twice} twice", "each value once", "remove one of the two")
             names.append(name)
             values.append(choices)
         count = len(base.variants) * base.run.repeat
@@ -249,13 +310,22 @@ class _Loading:
         """Read the file of a point; what is wrong only there is told where the sweep gives the value."""
         wrong: list[Problem] = []
         model = read_model(ExperimentModel, point.data, self.document, (), wrong)
-        for problem in wrong:
-            name = next((name for name, _ in point.values if problem.field.endswith(".".join(target_path(name)))), None)
-            where = self.document.locate(("sweep", name)) if name else problem.where
-            self.problems.append(
-                Problem(where, f"sweep.{name}" if name else problem.field, problem.found, problem.expected, problem.fix)
-            )
+        self.problems += [self._of_point(problem, point) for problem in wrong]
         return model
+
+    def _of_point(self, problem: Problem, point: _Point) -> Problem:
+        """A problem that only some points of the sweep have: told where the sweep gives the value, or with it."""
+        for name, _ in point.values:
+            if problem.field == ".".join(target_path(name)):
+                where = self.document.locate(("sweep", name))
+                return replace(problem, where=where, field=f"sweep.{name}")
+        values = ", ".join(f"{name}: {value}" for name, value in point.values)
+        return replace(problem, found=f"{problem.found} (where the sweep has {values})")
+
+    def _located(self, problem: Problem) -> Problem:
+        if problem.where.file:
+            return problem
+        return replace(problem, where=self.document.locate(tuple(problem.field.split("."))))
 
     def _runs(self, point: _Point, model: ExperimentModel) -> Iterable[PlannedRun]:
         cluster = cluster_spec(model.cluster, model.kubernetes, self.reading, ("cluster",))

@@ -6,6 +6,7 @@ simulation is decided in `experiment.py`; here it is only read.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -47,12 +48,21 @@ def _count(low: int, high: int) -> BeforeValidator:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
+    if value == "":
+        raise refuse("text that is not empty", "write what is meant, or remove the key")
+    if not isinstance(value, str):
         raise refuse("text", f'put it in quotes: "{value}"')
     return value
 
 
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        raise refuse("a name of letters, digits, dots, dashes and underscores", "for example my-experiment")
+    return value
+
+
 Text = Annotated[str, BeforeValidator(_text)]
+Name = Annotated[str, BeforeValidator(_name)]
 AsNumber = Annotated[int, _count(1, 4294967295)]
 
 
@@ -274,7 +284,7 @@ class ExperimentModel(FileModel):
     """An experiment file."""
 
     schema_: Annotated[Literal["simnet/v1"], Field(alias="schema")] = "simnet/v1"
-    name: Text
+    name: Name  # of the result folder too
     question: str = ""
     kubernetes: Text = "1.33"
     cluster: ClusterModel

@@ -6,6 +6,7 @@ import difflib
 import typing
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -50,7 +51,7 @@ def _problem(model: type[BaseModel], error: ErrorDetails, document: Document, pr
             document, path, f"the unknown key {path[-1]}", "a key that simnet knows here", fix, of_key=True
         )
     if kind == "refused":
-        return problem_at(document, path, describe(value), str(context["expected"]), str(context["fix"]))
+        return problem_at(document, path, _shown(value), str(context["expected"]), str(context["fix"]))
     if kind == "literal_error":
         choices = [text.strip("'") for text in str(context["expected"]).replace(" or ", ", ").split(", ")]
         choices = [choice for choice in choices if choice]
@@ -59,6 +60,15 @@ def _problem(model: type[BaseModel], error: ErrorDetails, document: Document, pr
         return problem_at(document, path, describe(value), f"one of {', '.join(choices)}", fix)
     expected, fix = _WORDS.get(kind, (error["msg"].lower(), "see docs/experiment-file.md"))
     return problem_at(document, path, describe(value), expected, fix)
+
+
+def _shown(value: object) -> str:
+    """What stands there; a small mapping or list as it may have been written."""
+    if isinstance(value, dict | list) and value:
+        text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).strip()
+        if len(text) <= 80 and "\n" not in text:
+            return text
+    return describe(value)
 
 
 _WORDS = {

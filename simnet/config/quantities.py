@@ -46,7 +46,9 @@ def _quantity(parse: Callable[[object], int | float], example: str) -> Callable[
             return parse(value)
         except ValueError as error:
             unit = re.sub(r"^[0-9.]+", "", example)
-            fix = f"add the unit: {value}{unit}" if isinstance(value, int | float) else f"for example {example}"
+            units = ("us", "ms", "s") if unit == "us" else (unit,)
+            choices = " or ".join(f"{value}{unit}" for unit in units)
+            fix = f"add the unit: {choices}" if isinstance(value, int | float) else f"for example {example}"
             raise refuse(str(error), fix) from None
 
     return read

@@ -33,7 +33,8 @@ class Reading:
     @property
     def relative_fix(self) -> str:
         """How to mend a path that leads nowhere."""
-        return f"paths are relative to the folder of this file, {self.folder}"
+        where = f", {self.folder}" if str(self.folder) != "." else ""
+        return f"paths are relative to the folder of this file{where}"
 
     def refuse(self, path: FieldPath, found: str, expected: str, fix: str, *, of_key: bool = False) -> None:
         """Report what is wrong at a path of the file."""

@@ -26,10 +26,11 @@ def read_trace(path: Path) -> Trace:
     try:
         columns = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except OSError as error:
-        raise _refused(path, 0, "", (error.strerror or "unreadable").lower(), "a CSV or Parquet file") from None
+        reason = (error.strerror or "unreadable").lower()
+        raise _refused(path, 0, "", f"{path}: {reason}", "a CSV or Parquet file") from None
     starts = [name for name in columns if name in _START_PS]
     if len(starts) != 1:
-        raise _refused(path, 1, "", f"the columns {', '.join(columns)}", f"one of the columns {', '.join(_START_PS)}")
+        raise _refused(path, 1, "", _columns_in(columns), f"one of the columns {', '.join(_START_PS)}")
     unknown = [name for name in columns if name not in _START_PS and name not in _OTHERS]
     if unknown:
         raise _refused(path, 1, unknown[0], "an unknown column", f"the columns {', '.join(_OTHERS)}")
@@ -39,6 +40,11 @@ def read_trace(path: Path) -> Trace:
         return Trace(start_ps, **others)
     except ValueError as error:
         raise _refused(path, 0, starts[0], str(error), "times that do not fall and numbers in range") from None
+
+
+def _columns_in(columns: dict[str, NDArray[np.generic]]) -> str:
+    names = [name for name in columns if name]
+    return f"the columns {', '.join(names)}" if names else "no columns"
 
 
 def _scaled(column: NDArray[np.generic], scale: int) -> NDArray[np.int64]:
@@ -82,7 +88,8 @@ def _read_parquet(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
         table = pq.read_table(path)
     except pa.ArrowException as error:
-        raise _refused(path, 0, "", str(error).splitlines()[0], "a Parquet file") from None
+        reason = "damaged, or no Parquet at all" if "magic bytes" in str(error) else str(error).splitlines()[0]
+        raise _refused(path, 0, "", f"{path}: {reason}", "a Parquet file") from None
     return {name: table.column(name).to_numpy() for name in table.column_names}
 
 

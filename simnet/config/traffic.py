@@ -91,6 +91,8 @@ def _namespaced(name: str) -> str:
 
 def variant_of(name: str, model: VariantModel, workload: Workload, reading: Reading, path: FieldPath) -> Variant | None:
     """Return one variant; None with problems reported."""
+    if not _fits_entry(model, reading, path):
+        return None
     choice = model.node_choice or model.address_choice
     fixed = model.node or model.address
     if fixed is not None and choice not in (None, "fixed"):
@@ -131,6 +133,29 @@ def variant_of(name: str, model: VariantModel, workload: Workload, reading: Read
         clients=clients,
         position=reading.document.locate(path),
     )
+
+
+def _fits_entry(model: VariantModel, reading: Reading, path: FieldPath) -> bool:
+    """Whether the variant chooses among what its entry has: nodes for NodePort, addresses for external IPs."""
+    before = len(reading.problems)
+    of_addresses = model.entry in ("ExternalIP", "LoadBalancerIP")
+    for key, fits, what in (
+        ("nodeChoice", model.entry == "NodePort", "entry NodePort"),
+        ("node", model.entry == "NodePort", "entry NodePort"),
+        ("addressChoice", of_addresses, "entry ExternalIP or LoadBalancerIP"),
+        ("address", of_addresses, "entry ExternalIP or LoadBalancerIP"),
+    ):
+        value = {
+            "nodeChoice": model.node_choice,
+            "node": model.node,
+            "addressChoice": model.address_choice,
+            "address": model.address,
+        }[key]
+        if value is not None and not fits:
+            other = {"nodeChoice": "addressChoice", "node": "address"}.get(key) if of_addresses else None
+            fix = f"use {other}" if other else f"remove {key}"
+            reading.refuse((*path, key), f"{key} with entry {model.entry}", f"{key} with {what} only", fix, of_key=True)
+    return len(reading.problems) == before
 
 
 def run_spec(model: RunModel, reading: Reading, path: FieldPath) -> RunSpec:

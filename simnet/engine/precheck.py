@@ -6,54 +6,101 @@ workload is made ready to draw from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
-from simnet.engine.materialise import placed_objects
+from simnet.engine.materialise import PlacedObjects, placed_objects
+from simnet.engine.simulate import prepare
 from simnet.errors import InputError, Position, Problem
-from simnet.model.scenario import Experiment, PlannedRun
+from simnet.model.scenario import PlannedRun
+from simnet.model.workload import ClientOrigin, ClientPopulation, Workload
 from simnet.workload.generation import generator
 
 
-def problems_of(experiment: Experiment) -> list[Problem]:
-    """Return what would make runs fail, a problem once however many runs it concerns."""
+def problems_of(runs: Sequence[PlannedRun]) -> list[Problem]:
+    """Return what would make runs fail, a problem once however many runs it concerns; at first the point of the sweep.
+
+    A problem without a place names the field of the experiment file that it is about.
+    """
     found: dict[tuple[str, str, str], Problem] = {}
     placed: set[tuple[int, int]] = set()
     drawn: set[int] = set()
-    for run in experiment.runs:
+    for run in runs:
         scenario = run.scenario
         clients = scenario.variant.clients or scenario.workload.clients
+        problems: list[Problem] = []
         if (id(scenario.cluster), id(clients)) not in placed:
             placed.add((id(scenario.cluster), id(clients)))
             try:
-                placed_objects(scenario.cluster, clients=clients, seed=run.seed)
+                ready = placed_objects(scenario.cluster, clients=clients, seed=run.seed)
             except InputError as error:
-                for problem in error.problems:
-                    told = _at(run, problem, experiment)
-                    found.setdefault((told.field, told.found, told.expected), told)
+                problems += _counted(error.problems)
+            else:
+                problems += _missing_clients(clients, ready)
+                problems += _uncompilable(run)
         if id(scenario.workload) not in drawn:
             drawn.add(id(scenario.workload))
-            try:
-                generator(scenario.workload)
-            except ValueError as error:
-                problem = Problem(
-                    Position(""), "workload.flows", str(error), "a law that can be drawn from", "change that parameter"
-                )
-                told = _at(run, problem, experiment)
-                found.setdefault((told.field, told.found, told.expected), told)
+            problems += _undrawable(scenario.workload)
+        for problem in problems:
+            found.setdefault((problem.field, problem.expected, problem.fix), _at(run, problem))
     return list(found.values())
 
 
-def _at(run: PlannedRun, problem: Problem, experiment: Experiment) -> Problem:
-    """A problem of a run as one of the file, with the point of the sweep at which it comes up."""
-    where = problem.where if problem.where.file else Position(experiment.file)
-    point = ", ".join(f"{name} {value}" for name, value in run.point)
-    found = f"{problem.found} (with {point})" if point else problem.found
-    return Problem(where, problem.field, found, problem.expected, problem.fix)
+def _counted(problems: Sequence[Problem]) -> Iterator[Problem]:
+    """The first of those that differ only in what they are about, with the number of the others."""
+    groups: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault((problem.found, problem.expected, problem.fix), []).append(problem)
+    for group in groups.values():
+        first = group[0]
+        yield first if len(group) == 1 else replace(first, field=f"{first.field} and {len(group) - 1} more")
 
 
-def pending_of(experiment: Experiment) -> Iterator[str]:
-    """Yield the names of pods that no node takes in the first run's cluster."""
-    if experiment.runs:
-        scenario = experiment.runs[0].scenario
-        scheduled = placed_objects(scenario.cluster, seed=experiment.runs[0].seed).scheduled
-        yield from (f"{key}: {reason}" for key, reason in scheduled.pending)
+def _missing_clients(clients: ClientPopulation, ready: PlacedObjects) -> Iterable[Problem]:
+    if clients.origin is ClientOrigin.OUTSIDE:
+        return
+    are_pods = clients.origin is ClientOrigin.PODS
+    known = [pod.key for pod in ready.pods] if are_pods else [node.name for node in ready.nodes]
+    missing = [name for name in clients.addresses if name not in set(known)]
+    if missing:
+        names = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+        kind = "pods" if are_pods else "nodes"
+        yield Problem(
+            Position(""),
+            "workload.clients.from",
+            ", ".join(missing),
+            f"{kind} of the cluster: {names or 'there are none'}",
+            f"correct the names, or write `from: {kind}`",
+        )
+
+
+def _uncompilable(run: PlannedRun) -> Iterable[Problem]:
+    """What imported rules hold that simnet does not model; generated ones hold nothing of that kind."""
+    if any(node.iptables_text is not None for node in run.scenario.cluster.nodes):
+        try:
+            prepare(run.scenario, seed=run.seed)
+        except InputError as error:
+            yield from _counted(error.problems)
+
+
+def _undrawable(workload: Workload) -> Iterable[Problem]:
+    try:
+        generator(workload)
+    except ValueError as error:
+        field, colon, reason = str(error).partition(": ")
+        inside = f".{field}" if colon and field.isidentifier() else ""
+        yield Problem(
+            Position(""),
+            f"workload.flows{inside}",
+            reason if inside else str(error),
+            "a law that numbers can be drawn from",
+            "change that parameter",
+        )
+
+
+def _at(run: PlannedRun, problem: Problem) -> Problem:
+    """A problem with the point of the sweep at which it comes up first."""
+    if not run.point:
+        return problem
+    point = ", ".join(f"{name}: {value}" for name, value in run.point)
+    return replace(problem, found=f"{problem.found} (where the sweep has {point})")
