@@ -9,7 +9,7 @@ udp_timeout_stream 120 s.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +34,13 @@ RANK_BITS = 40  # connection number = flow id + rank << 40: flows below 10**12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Connections:
-    """Connections of one rank (first, second, ... of their flow), with their fate; row i of every column is one."""
+    """Connections with their fate; row i of every column is one. No flow has two of them."""
 
-    rank: int
     flow: NDArray[np.intp]  # [n] row in the FlowBatch
+    rank: NDArray[np.int64]  # [n] 0: the flow's first connection, 1: its second, ...
     first_packet: NDArray[np.int64]  # [n] row in the PacketBatch
     end_packet: NDArray[np.int64]  # [n] one past its last packet
+    sent_before: NDArray[np.int64]  # [n] packets of the flow before this connection
     called: Header
     request: Way
     reply: Way | None  # None: the workload has no replies
@@ -61,79 +62,184 @@ class Connections:
         return answered
 
 
-def connections_of(
-    compiled: CompiledCluster,
-    callers: Callers,
-    targets: Targets,
-    flows: FlowBatch,
-    packets: PacketBatch,
-    state: HookState,
-    seed: int,
-    *,
-    has_replies: bool,
-) -> Iterator[Connections]:
-    """Yield the connections of a window's flows, all first ones, then all second ones, and so on.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """Flows with packets still to send, each with the rank of its next connection and what it has sent before."""
 
-    `state` is advanced.
-    """
-    first = flows.first_packet - packets.first_packet_id
-    rank, flow = 0, np.arange(len(flows))
-    start, end = first, first + flows.packet_count
-    while flow.size:
-        connections = _send(
-            compiled, callers, targets, flows, packets, state, seed, has_replies, rank, flow, start, end
+    flows: FlowBatch
+    packets: PacketBatch
+    rank: NDArray[np.int64]  # [flows]
+    sent_before: NDArray[np.int64]  # [flows]
+
+    @property
+    def start_ps(self) -> NDArray[np.int64]:
+        """When each flow's next packet is sent: int64[flows]."""
+        start_ps: NDArray[np.int64] = self.packets.arrival_ps[self.flows.first_packet - self.packets.first_packet_id]
+        return start_ps
+
+    def rest(self, rows: NDArray[np.intp], start: NDArray[np.int64]) -> _Part:
+        """Return these flows, each from packet `start` (a row) on."""
+        flows = self.flows
+        first = flows.first_packet[rows] - self.packets.first_packet_id
+        count = first + flows.packet_count[rows] - start
+        owner, kept = spread(start, start + count)
+        columns = {column.name: getattr(flows, column.name)[rows] for column in fields(flows)}
+        columns |= {"packet_count": count.astype(np.int32), "first_packet": np.cumsum(count) - count}
+        packets = self.packets
+        return _Part(
+            FlowBatch(**columns),
+            PacketBatch(
+                0,
+                owner.astype(np.int32),
+                packets.arrival_ps[kept],
+                packets.size_bytes[kept],
+                packets.reply_size_bytes[kept],
+            ),
+            self.rank[rows],
+            self.sent_before[rows] + start - first,
         )
-        cut = _forgotten_at(compiled, flows, packets, connections)
-        again = cut < end
-        if again.any():
-            connections = replace(connections, end_packet=cut)
-        yield connections
-        rank, flow, start, end = rank + 1, flow[again], cut[again], end[again]
+
+    @classmethod
+    def joined(cls, parts: list[_Part]) -> _Part:
+        """Return the flows of all parts in the order of their next packets; the older flow first at equal times."""
+        whole = parts[0]
+        for part in parts[1:]:
+            held = len(whole.packets)
+            flows = {
+                column.name: np.concatenate([getattr(whole.flows, column.name), getattr(part.flows, column.name)])
+                for column in fields(FlowBatch)
+            }
+            moved = part.flows.first_packet - part.packets.first_packet_id + held
+            flows["first_packet"] = np.concatenate([whole.flows.first_packet - whole.packets.first_packet_id, moved])
+            packets = {
+                name: np.concatenate([getattr(whole.packets, name), getattr(part.packets, name)])
+                for name in ("flow", "arrival_ps", "size_bytes", "reply_size_bytes")
+            }
+            whole = cls(
+                FlowBatch(**flows),
+                PacketBatch(0, **packets),
+                np.concatenate([whole.rank, part.rank]),
+                np.concatenate([whole.sent_before, part.sent_before]),
+            )
+        order = np.lexsort((whole.flows.flow_id, whole.start_ps))
+        return whole.rest(order, (whole.flows.first_packet - whole.packets.first_packet_id)[order])
 
 
-def _send(
-    compiled: CompiledCluster,
-    callers: Callers,
-    targets: Targets,
-    flows: FlowBatch,
-    packets: PacketBatch,
-    state: HookState,
-    seed: int,
-    has_replies: bool,
-    rank: int,
-    flow: NDArray[np.intp],
-    start: NDArray[np.int64],
-    end: NDArray[np.int64],
-) -> Connections:
-    client, target = flows.client[flow], flows.target[flow]
-    called = Header(
-        source=callers.address[client],
-        destination=targets.address[target],
-        source_port=flows.source_port[flow].astype(np.int32),
-        destination_port=targets.port[target],
-        protocol=flows.protocol[flow],
-    )
-    batch = ConnectionBatch(
-        connection=flows.flow_id[flow] + np.uint64(rank << RANK_BITS),
-        time_ps=packets.arrival_ps[start],
-        origin=callers.place[client],
-        header=called,
-        length_bytes=packets.size_bytes[start].astype(np.int64),
-    )
-    network = compiled.network
-    request, visits = walk.send_request(network, batch, state, seed)
-    reply = walk.send_reply(network, batch, request, visits, state, seed) if has_replies else None
-    return Connections(
-        rank=rank,
-        flow=flow,
-        first_packet=start,
-        end_packet=end,
-        called=called,
-        request=request,
-        reply=reply,
-        request_cost=path_cost(request, compiled.wires),
-        reply_cost=None if reply is None else path_cost(reply, compiled.wires),
-    )
+Sent = tuple[FlowBatch, PacketBatch, Connections]
+
+
+class Sender:
+    """Sends windows of flows through the data plane. `state`, what rules remember and count, is advanced in place."""
+
+    def __init__(
+        self,
+        compiled: CompiledCluster,
+        callers: Callers,
+        targets: Targets,
+        state: HookState,
+        seed: int,
+        *,
+        has_replies: bool,
+    ) -> None:
+        self.compiled, self.callers, self.targets = compiled, callers, targets
+        self.state, self.seed, self.has_replies = state, seed, has_replies
+        self._waiting: list[_Part] = []  # forgotten flows whose next connection comes after the windows so far
+
+    def send(self, flows: FlowBatch, packets: PacketBatch) -> Iterator[Sent]:
+        """Yield the connections of a window, and those of earlier flows that begin while it lasts."""
+        if self._is_order_free(flows):
+            yield from self._send_by_rank(flows, packets)
+            return
+        none = np.zeros(len(flows), np.int64)
+        self._waiting.append(_Part(flows, packets, none, none))
+        yield from self._send_in_order(int(flows.start_ps[-1]))
+
+    def finish(self) -> Iterator[Sent]:
+        """Yield the connections that begin after the last window."""
+        yield from self._send_in_order(np.iinfo(np.int64).max)
+
+    def _is_order_free(self, flows: FlowBatch) -> bool:
+        return not self.compiled.network.remembers or int(flows.protocol[0]) != UDP
+
+    def _send_by_rank(self, flows: FlowBatch, packets: PacketBatch) -> Iterator[Sent]:
+        """All first connections, then all second ones, and so on."""
+        first = flows.first_packet - packets.first_packet_id
+        rank, flow = 0, np.arange(len(flows))
+        start, end = first, first + flows.packet_count
+        while flow.size:
+            ranks = np.full(len(flow), rank, dtype=np.int64)
+            connections = self._connect(flows, packets, flow, ranks, start, end, start - first[flow])
+            cut = connections.end_packet
+            yield flows, packets, connections
+            again = cut < end
+            rank, flow, start, end = rank + 1, flow[again], cut[again], end[again]
+
+    def _send_in_order(self, until_ps: int) -> Iterator[Sent]:
+        """Connections that begin by `until_ps`, a slice at a time in which no flow can be forgotten that begins in it."""
+        while self._waiting:
+            part = _Part.joined(self._waiting)
+            start_ps = part.start_ps
+            slice_end = int(np.searchsorted(start_ps, start_ps[0] + UDP_TIMEOUT_PS, side="left"))
+            due = min(slice_end, int(np.searchsorted(start_ps, until_ps, side="right")))
+            first = part.flows.first_packet  # joined: rows of its packets
+            later = np.arange(due, len(start_ps))
+            self._waiting = [part.rest(later, first[later])] if later.size else []
+            if not due:
+                return
+            rows = np.arange(due)
+            now = part.rest(rows, first[rows]) if later.size else part
+            start, end = now.flows.first_packet, now.flows.first_packet + now.flows.packet_count
+            connections = self._connect(now.flows, now.packets, rows, now.rank, start, end, now.sent_before)
+            yield now.flows, now.packets, connections
+            again = np.flatnonzero(connections.end_packet < end)
+            if again.size:
+                rest = now.rest(again, connections.end_packet[again])
+                self._waiting.append(replace(rest, rank=rest.rank + 1))
+
+    def _connect(
+        self,
+        flows: FlowBatch,
+        packets: PacketBatch,
+        flow: NDArray[np.intp],
+        rank: NDArray[np.int64],
+        start: NDArray[np.int64],
+        end: NDArray[np.int64],
+        sent_before: NDArray[np.int64],
+    ) -> Connections:
+        compiled, callers, targets = self.compiled, self.callers, self.targets
+        client, target = flows.client[flow], flows.target[flow]
+        called = Header(
+            source=callers.address[client],
+            destination=targets.address[target],
+            source_port=flows.source_port[flow].astype(np.int32),
+            destination_port=targets.port[target],
+            protocol=flows.protocol[flow],
+        )
+        batch = ConnectionBatch(
+            connection=flows.flow_id[flow] + (rank.astype(np.uint64) << np.uint64(RANK_BITS)),
+            time_ps=packets.arrival_ps[start],
+            origin=callers.place[client],
+            header=called,
+            length_bytes=packets.size_bytes[start].astype(np.int64),
+        )
+        network = compiled.network
+        request, visits = walk.send_request(network, batch, self.state, self.seed)
+        reply = None
+        if self.has_replies:
+            reply = walk.send_reply(network, batch, request, visits, self.state, self.seed)
+        connections = Connections(
+            flow=flow,
+            rank=rank,
+            first_packet=start,
+            end_packet=end,
+            sent_before=sent_before,
+            called=called,
+            request=request,
+            reply=reply,
+            request_cost=path_cost(request, compiled.wires),
+            reply_cost=None if reply is None else path_cost(reply, compiled.wires),
+        )
+        return replace(connections, end_packet=_forgotten_at(compiled, flows, packets, connections))
 
 
 def _forgotten_at(
@@ -148,12 +254,13 @@ def _forgotten_at(
         return end
     arrival_ps = packets.arrival_ps
     pause_ps = np.diff(arrival_ps, prepend=arrival_ps[:1])
-    long = np.flatnonzero(pause_ps > UDP_TIMEOUT_PS)  # packets that come after a pause, in any flow
+    long = np.flatnonzero(pause_ps >= UDP_TIMEOUT_PS)  # packets that come after a pause, in any flow
     if not long.size:
         return end
     order = np.argsort(connections.first_packet, kind="stable")
     owner = order[np.searchsorted(connections.first_packet[order], long, side="right") - 1]
     inside = (long > connections.first_packet[owner]) & (long < connections.end_packet[owner])
+    inside &= connections.request.rules_scanned[owner] > 0  # else no node has seen it
     long, owner = long[inside], owner[inside]
     if not long.size:
         return end
@@ -161,7 +268,7 @@ def _forgotten_at(
     age_ps = arrival_ps[long - 1] - arrival_ps[connections.first_packet[owner]]
     lives_ps = np.where(answered & (age_ps > UDP_STREAM_AGE_PS), UDP_STREAM_TIMEOUT_PS, UDP_TIMEOUT_PS)
     lives_ps += np.where(answered, round_trip_ps(compiled, packets, connections, owner, long - 1), 0)
-    forgotten = pause_ps[long] > lives_ps
+    forgotten = pause_ps[long] >= lives_ps
     np.minimum.at(end, owner[forgotten], long[forgotten])
     return end
 
@@ -179,3 +286,11 @@ def round_trip_ps(
         return there
     size_bytes = packets.reply_size_bytes[packet].astype(np.int64)
     return there + connections.reply_cost.delay_ps(compiled.wires, rows, size_bytes)
+
+
+def spread(start: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Return every number of every range start:end, range by range, after the range that it belongs to."""
+    count = end - start
+    owner = np.repeat(np.arange(len(start)), count)
+    within = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    return owner, start[owner] + within

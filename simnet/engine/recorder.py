@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simnet.dataplane.path.columns import Way
 from simnet.dataplane.path.network import NODE
-from simnet.engine.connections import Connections, round_trip_ps
+from simnet.engine.connections import Connections, round_trip_ps, spread
 from simnet.engine.network import CompiledCluster
 from simnet.engine.targets import Callers, Targets
 from simnet.errors import ModelError
@@ -21,6 +21,7 @@ from simnet.model.scenario import Scenario
 PacketSink = Callable[[Mapping[str, ColumnData]], None]
 PROTOCOL_NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
 _HOPS = 260  # more hops than a TTL allows
+_ADDED = ("connections", *(f"packets_{name}" for name in VERDICTS), "reply_packets", "reply_bytes")
 
 
 class Recorder:
@@ -38,6 +39,7 @@ class Recorder:
         self.compiled, self.scenario, self.callers, self.targets = compiled, scenario, callers, targets
         self.candidates, self.sink = candidates, sink
         self._flows: list[dict[str, NDArray[Any]]] = []
+        self._later: list[dict[str, NDArray[Any]]] = []  # what second and later connections add to their flows
         places, directions = len(compiled.place_names), len(compiled.direction_names)
         self._entry = np.zeros((3, compiled.network.device_count), np.int64)  # connections, packets, bytes
         self._pod = np.zeros((3, places), np.int64)
@@ -50,55 +52,80 @@ class Recorder:
         texts = [compiled.addresses.text(int(number)) for number in targets.address]
         self._target_code, self._target_names = _codes(texts)
 
-    def add(self, flows: FlowBatch, packets: PacketBatch, connections: Sequence[Connections]) -> None:
-        """Take a window: its flows, their packets, and the connections of every rank."""
-        size_bytes = packets.size_bytes.astype(np.int64)
-        columns = self._flow_columns(flows, packets, connections[0], size_bytes)
-        for each in connections:
-            self._add_connections(each, flows, packets, size_bytes, columns)
-        self._flows.append(columns)
-        self._sent += len(packets)
+    def expect(self, packets: int) -> None:
+        """Take note that so many request packets were made: as many must have ended when the run does."""
+        self._sent += packets
+
+    def add(self, flows: FlowBatch, packets: PacketBatch, connections: Connections) -> None:
+        """Take connections with their flows and packets; first ones come in the order of flows, before the others."""
+        sizes = _Sizes(packets)
+        is_first = connections.rank == 0
+        columns = self._own_columns(flows, packets, connections, sizes)
+        if is_first.any():
+            columns |= self._first_columns(flows, packets, connections, sizes)
+        self._add_loads(connections, columns, sizes)
+        if is_first.all():
+            self._flows.append(columns)
+        else:
+            first, later = np.flatnonzero(is_first), np.flatnonzero(~is_first)
+            if first.size:
+                self._flows.append({name: column[first] for name, column in columns.items()})
+            self._later.append({name: columns[name][later] for name in ("flow_id", *_ADDED, "end_ps")})
         if self.sink is not None:
             self._emit_packets(flows, packets, connections)
 
     # --- flows -------------------------------------------------------------------------------------
 
-    def _flow_columns(
-        self,
-        flows: FlowBatch,
-        packets: PacketBatch,
-        first: Connections,
-        size_bytes: NDArray[np.int64],
+    def _own_columns(
+        self, flows: FlowBatch, packets: PacketBatch, each: Connections, sizes: _Sizes
     ) -> dict[str, NDArray[Any]]:
-        network = self.compiled.network
+        """What every connection adds to its flow."""
+        request, answered = each.request, each.answered
+        count = (each.end_packet - each.first_packet).astype(np.int32)
+        last = each.end_packet - 1
+        rows = np.arange(len(count))
+        trip_ps = each.request_cost.delay_ps(self.compiled.wires, rows, packets.size_bytes[last].astype(np.int64))
+        if each.reply_cost is not None:
+            reply_bytes = packets.reply_size_bytes[last].astype(np.int64)
+            trip_ps += np.where(answered, each.reply_cost.delay_ps(self.compiled.wires, rows, reply_bytes), 0)
+        return {
+            "flow_id": flows.flow_id[each.flow].astype(np.int64),
+            "warmup": flows.start_ps[each.flow] < self.scenario.run.warmup_ps,
+            "end_ps": packets.arrival_ps[last] + trip_ps,
+            "connections": np.ones(len(count), np.int32),
+            **{
+                f"packets_{name}": np.where(request.verdict == number, count, np.int32(0))
+                for number, name in enumerate(VERDICTS)
+            },
+            "reply_packets": np.where(answered, count, np.int32(0)),
+            "reply_bytes": np.where(answered, sizes.reply(each.first_packet, each.end_packet), 0),
+        }
+
+    def _first_columns(
+        self, flows: FlowBatch, packets: PacketBatch, first: Connections, sizes: _Sizes
+    ) -> dict[str, NDArray[Any]]:
+        """What a flow's first connection says of the flow; rows of later ones are to be left out."""
+        network, row = self.compiled.network, first.flow
         request, reply = first.request, first.reply
         delivered, answered = first.delivered, first.answered
-        rows = np.arange(len(flows))
+        rows = np.arange(len(row))
         place = np.where(delivered, request.place, -1)
         serving = np.where(delivered, network.place_device[request.place], -1)
         entry = request.dnat_device
         first_row = first.first_packet
-        last_row = first_row + flows.packet_count - 1
-        delay_ps = first.request_cost.delay_ps(self.compiled.wires, rows, size_bytes[first_row])
-        round_ps = round_trip_ps(self.compiled, packets, first, rows, first_row)
-        last_trip_ps = np.where(
-            answered,
-            round_trip_ps(self.compiled, packets, first, rows, last_row),
-            first.request_cost.delay_ps(self.compiled.wires, rows, size_bytes[last_row]),
+        delay_ps = first.request_cost.delay_ps(
+            self.compiled.wires, rows, packets.size_bytes[first_row].astype(np.int64)
         )
-        n = len(flows)
-        zeros = np.zeros(n, np.int32)
-        no_reply = np.full(n, -1, np.int16)
+        round_ps = round_trip_ps(self.compiled, packets, first, rows, first_row)
+        no_reply = np.full(len(row), -1, np.int16)
+        packet_count = flows.packet_count[row]
         return {
-            "flow_id": flows.flow_id.astype(np.int64),
-            "start_ps": flows.start_ps,
-            "end_ps": packets.arrival_ps[last_row] + last_trip_ps,
-            "warmup": flows.start_ps < self.scenario.run.warmup_ps,
-            "client": self._client_code[flows.client],
-            "protocol": flows.protocol,
-            "source_port": flows.source_port.astype(np.int32),
-            "destination": self._target_code[flows.target],
-            "destination_port": self.targets.port[flows.target],
+            "start_ps": flows.start_ps[row],
+            "client": self._client_code[flows.client[row]],
+            "protocol": flows.protocol[row],
+            "source_port": flows.source_port[row].astype(np.int32),
+            "destination": self._target_code[flows.target[row]],
+            "destination_port": self.targets.port[flows.target[row]],
             "entry_node": entry + 1,
             "pod": (place + 1).astype(np.int32),
             "serving_node": (serving + 1).astype(np.int32),
@@ -111,7 +138,6 @@ class Recorder:
             "snat": request.snat,
             "source_hidden": delivered & (request.header.source != first.called.source),
             "cross_node": delivered & (entry >= 0) & (serving != entry),
-            "connections": zeros.copy(),
             "l3_hops": request.l3_hops,
             "links": request.links,
             "reply_l3_hops": no_reply if reply is None else np.where(answered, reply.l3_hops, no_reply),
@@ -120,35 +146,17 @@ class Recorder:
             "rules_scanned": request.rules_scanned,
             "delay_ps": np.where(delivered, delay_ps, -1),
             "round_trip_ps": np.where(answered, round_ps, -1),
-            "packets_sent": flows.packet_count,
-            "packets_delivered": zeros.copy(),
-            "packets_dropped": zeros.copy(),
-            "packets_rejected": zeros.copy(),
-            "packets_lost": zeros.copy(),
-            "bytes_sent": np.add.reduceat(size_bytes, first_row) if n else np.zeros(0, np.int64),
-            "reply_packets": zeros.copy(),
-            "reply_bytes": np.zeros(n, np.int64),
+            "packets_sent": packet_count,
+            "bytes_sent": sizes.request(first_row, first_row + packet_count),
         }
 
     # --- loads -------------------------------------------------------------------------------------
 
-    def _add_connections(
-        self,
-        each: Connections,
-        flows: FlowBatch,
-        packets: PacketBatch,
-        size_bytes: NDArray[np.int64],
-        columns: dict[str, NDArray[Any]],
-    ) -> None:
-        """Add one rank of connections to the flows' columns and to every load. A flow has one of a rank at most."""
+    def _add_loads(self, each: Connections, columns: Mapping[str, NDArray[Any]], sizes: _Sizes) -> None:
+        """Add connections to every load and to the totals."""
         count = each.end_packet - each.first_packet
-        sent_bytes = _sums(size_bytes, each.first_packet, each.end_packet)
+        sent_bytes = sizes.request(each.first_packet, each.end_packet)
         request, reply = each.request, each.reply
-        delivered, answered = each.delivered, each.answered
-        columns["connections"][each.flow] += 1
-        for number, name in enumerate(VERDICTS):
-            mine = np.flatnonzero(request.verdict == number)
-            columns[f"packets_{name}"][each.flow[mine]] += count[mine]
         self._reasons += (
             np.bincount(
                 request.verdict.astype(np.int64) * len(REASONS) + request.reason,
@@ -158,21 +166,16 @@ class Recorder:
             .reshape(self._reasons.shape)
             .astype(np.int64)
         )
-        measured = ~columns["warmup"][each.flow].astype(np.bool_)  # loads and hops leave the warm-up out
+        measured = ~columns["warmup"]  # loads and hops leave the warm-up out
         entered = measured & (request.dnat_device >= 0)
         _tally(self._entry, request.dnat_device[entered], count[entered], sent_bytes[entered])
-        reached = measured & delivered
+        reached = measured & each.delivered
         _tally(self._pod, request.place[reached], count[reached], sent_bytes[reached])
         self._tally_links(request, measured, count, sent_bytes)
         self._count_hops("request", request.l3_hops, request.links, count, reached)
-        if reply is None:
-            return
-        reply_bytes = _sums(packets.reply_size_bytes.astype(np.int64), each.first_packet, each.end_packet)
-        self._tally_links(reply, measured, count, reply_bytes)
-        self._count_hops("reply", reply.l3_hops, reply.links, count, measured & answered)
-        back = np.flatnonzero(answered)
-        columns["reply_packets"][each.flow[back]] += count[back]
-        columns["reply_bytes"][each.flow[back]] += reply_bytes[back]
+        if reply is not None:
+            self._tally_links(reply, measured, count, sizes.reply(each.first_packet, each.end_packet))
+            self._count_hops("reply", reply.l3_hops, reply.links, count, measured & each.answered)
 
     def _tally_links(
         self, way: Way, measured: NDArray[np.bool_], packets: NDArray[np.int64], size_bytes: NDArray[np.int64]
@@ -200,40 +203,28 @@ class Recorder:
 
     # --- packets -----------------------------------------------------------------------------------
 
-    def _emit_packets(self, flows: FlowBatch, packets: PacketBatch, connections: Sequence[Connections]) -> None:
+    def _emit_packets(self, flows: FlowBatch, packets: PacketBatch, each: Connections) -> None:
         assert self.sink is not None
-        compiled, network = self.compiled, self.compiled.network
-        n = len(packets)
-        place = np.full(n, -1, np.int32)
-        serving = np.full(n, -1, np.int32)
-        verdict = np.zeros(n, np.int8)
-        l3_hops, links = np.zeros(n, np.int16), np.zeros(n, np.int16)
-        delay_ps, round_ps = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
-        for each in connections:
-            owner, rows = _spread(each.first_packet, each.end_packet)
-            request = each.request
-            delivered, answered = each.delivered[owner], each.answered[owner]
-            place[rows] = np.where(delivered, request.place[owner], -1)
-            serving[rows] = np.where(delivered, network.place_device[request.place[owner]], -1)
-            verdict[rows] = request.verdict[owner]
-            l3_hops[rows], links[rows] = request.l3_hops[owner], request.links[owner]
-            size_bytes = packets.size_bytes[rows].astype(np.int64)
-            delay_ps[rows] = np.where(delivered, each.request_cost.delay_ps(compiled.wires, owner, size_bytes), -1)
-            round_ps[rows] = np.where(answered, round_trip_ps(compiled, packets, each, owner, rows), -1)
-        first = flows.first_packet - packets.first_packet_id
+        compiled, network, request = self.compiled, self.compiled.network, each.request
+        owner, rows = spread(each.first_packet, each.end_packet)
+        delivered, answered = each.delivered[owner], each.answered[owner]
+        size_bytes = packets.size_bytes[rows]
+        delay_ps = each.request_cost.delay_ps(compiled.wires, owner, size_bytes.astype(np.int64))
+        place = np.where(delivered, request.place[owner], -1)
+        serving = np.where(delivered, network.place_device[request.place[owner]], -1)
         self.sink(
             {
-                "flow_id": flows.flow_id[packets.flow].astype(np.int64),
-                "packet": (np.arange(n) - first[packets.flow]).astype(np.int32),
-                "sent_ps": packets.arrival_ps,
-                "size_bytes": packets.size_bytes,
+                "flow_id": flows.flow_id[each.flow].astype(np.int64)[owner],
+                "packet": (rows - (each.first_packet - each.sent_before)[owner]).astype(np.int32),
+                "sent_ps": packets.arrival_ps[rows],
+                "size_bytes": size_bytes,
                 "pod": Categories(place + 1, ("", *compiled.place_names)),
                 "serving_node": Categories(serving + 1, ("", *self._device_names())),
-                "verdict": Categories(verdict.astype(np.int32) + 1, ("", *VERDICTS)),
-                "l3_hops": l3_hops,
-                "links": links,
-                "delay_ps": delay_ps,
-                "round_trip_ps": round_ps,
+                "verdict": Categories(request.verdict.astype(np.int32)[owner] + 1, ("", *VERDICTS)),
+                "l3_hops": request.l3_hops[owner],
+                "links": request.links[owner],
+                "delay_ps": np.where(delivered, delay_ps, -1),
+                "round_trip_ps": np.where(answered, round_trip_ps(compiled, packets, each, owner, rows), -1),
             }
         )
 
@@ -276,6 +267,11 @@ class Recorder:
             for column in FLOWS
         }
         self._flows.clear()
+        for late in self._later:  # flow ids are dense and in order: a flow's id is its row
+            row = late["flow_id"]
+            for name in _ADDED:
+                np.add.at(joined[name], row, late[name])
+            np.maximum.at(joined["end_ps"], row, late["end_ps"])
         devices = ("", *self._device_names())
         names: dict[str, tuple[str, ...]] = {
             "client": self._client_names,
@@ -360,11 +356,26 @@ def _protocols(numbers: NDArray[Any]) -> Categories:
     return Categories(table[numbers], ("", *PROTOCOL_NAMES.values()))
 
 
-def _sums(values: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sum of values[start:end] for each pair: int64[n]. Exact."""
-    total = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
-    sums: NDArray[np.int64] = total[end] - total[start]
-    return sums
+class _Sizes:
+    """Sums of packet sizes over any ranges of a batch; exact."""
+
+    def __init__(self, packets: PacketBatch) -> None:
+        self._request = _running(packets.size_bytes)
+        self._reply = _running(packets.reply_size_bytes)
+
+    def request(self, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Bytes of request packets start:end, range by range."""
+        return self._request[end] - self._request[start]
+
+    def reply(self, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Bytes of the packets that answer them."""
+        return self._reply[end] - self._reply[start]
+
+
+def _running(values: NDArray[np.int32]) -> NDArray[np.int64]:
+    total = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(values, dtype=np.int64, out=total[1:])
+    return total
 
 
 def _tally(
@@ -375,11 +386,3 @@ def _tally(
     table[0] += np.bincount(index, minlength=n)
     table[1] += np.bincount(index, weights=packets, minlength=n).astype(np.int64)
     table[2] += np.bincount(index, weights=size_bytes, minlength=n).astype(np.int64)
-
-
-def _spread(start: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Every number of every range start:end, and the range that it belongs to."""
-    count = end - start
-    owner = np.repeat(np.arange(len(start)), count)
-    within = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-    return owner, start[owner] + within

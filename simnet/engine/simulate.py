@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet.dataplane.path.hooks import HookState
-from simnet.engine.connections import connections_of
+from simnet.engine.connections import Sender
 from simnet.engine.materialise import materialise
 from simnet.engine.network import CompiledCluster, compile_cluster
 from simnet.engine.processes import Timeline, client_population
@@ -57,11 +57,15 @@ def simulate(
         client_population(timeline.env, generator, scenario.run, variant.choice, targets, seed, timeline.hand_on)
     )
     has_replies = workload.shape.reply_size_bytes is not None
+    sender = Sender(compiled, callers, targets, state, seed, has_replies=has_replies)
     for flows in timeline.windows():
         packets = generation.packets_of(generator, seed, flows)
-        ranks = connections_of(compiled, callers, targets, flows, packets, state, seed, has_replies=has_replies)
-        recorder.add(flows, packets, list(ranks))
+        recorder.expect(len(packets))
+        for sent in sender.send(flows, packets):
+            recorder.add(*sent)
         progress(int(flows.start_ps[-1]))
+    for sent in sender.finish():
+        recorder.add(*sent)
     return recorder.finish(expected_shares(compiled, variant, targets, callers, generator.demand))
 
 

@@ -60,3 +60,8 @@ class Network:
     def device_count(self) -> int:
         """How many of the places are devices."""
         return len(self.device_kind)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a rule's answer may depend on the connections before."""
+        return bool(self.program.nth or self.program.recent)

@@ -1,0 +1,144 @@
+"""Traces: they agree with the vectorised engine on every packet's fate, and tell what a person asks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from math import sqrt
+
+import numpy as np
+import pytest
+from engine.scenarios import VIP, cluster, nodes, pod, scenarios, service
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from simnet.cluster import Cluster
+from simnet.dataplane.path.columns import ConnectionBatch, Header
+from simnet.dataplane.path.hooks import HookState
+from simnet.dataplane.path.walk import send_reply, send_request
+from simnet.engine.materialise import materialise
+from simnet.engine.network import compile_cluster
+from simnet.engine.simulate import prepare
+from simnet.engine.targets import callers_of, targets_of
+from simnet.engine.trace import Tracer
+from simnet.errors import InputError
+from simnet.model.calico import FabricSettings, Wiring
+from simnet.model.recording import REASONS, VERDICTS
+
+FLOWS = 4000
+NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
+
+
+def vectorised(compiled, origin, source, target, port, protocol, *, flows, seed):
+    """What became of `flows` connections of one client to one address, each from a port of its own: outcome -> count."""
+    numbers = np.arange(flows, dtype=np.uint64)
+    header = Header(
+        np.full(flows, source, np.int32),
+        np.full(flows, target, np.int32),
+        (1024 + numbers * 13 % 60_000).astype(np.int32),
+        np.full(flows, port, np.int32),
+        np.full(flows, protocol, np.uint8),
+    )
+    batch = ConnectionBatch(
+        numbers, np.zeros(flows, np.int64), np.full(flows, origin, np.int32), header, np.full(flows, 60)
+    )
+    state = HookState.at_start(compiled.network.program)
+    way, visits = send_request(compiled.network, batch, state, seed)
+    back = send_reply(compiled.network, batch, way, visits, state, seed)
+    text, names = compiled.addresses.text, compiled.place_names
+    found: Counter = Counter()
+    for row in range(flows):
+        delivered = VERDICTS[way.verdict[row]] == "delivered"
+        answered = delivered and VERDICTS[back.verdict[row]] == "delivered"
+        found[
+            VERDICTS[way.verdict[row]],
+            REASONS[way.reason[row]],
+            names[way.place[row]] if delivered else None,
+            text(int(way.header.destination[row])) if delivered else None,
+            int(way.header.destination_port[row]) if delivered else None,
+            text(int(way.header.source[row])) if delivered else None,
+            bool(way.snat[row]),
+            (int(way.l3_hops[row]), int(way.links[row]), int(way.ttl[row]), int(way.rules_scanned[row])),
+            names[way.dnat_device[row]] if way.dnat_device[row] >= 0 else None,
+            answered,
+            REASONS[back.reason[row]] if delivered and not answered else "",
+            (int(back.l3_hops[row]), int(back.links[row])) if answered else None,
+        ] += 1
+    return found
+
+
+def told(outcome):
+    """The same key from a trace's outcome."""
+    host, _, port = (outcome.endpoint or "").rpartition(":")
+    delivered = outcome.verdict == "delivered"
+    return (
+        outcome.verdict,
+        outcome.reason,
+        outcome.place if delivered else None,
+        host.strip("[]") if delivered else None,
+        int(port) if delivered else None,
+        outcome.source_seen,
+        outcome.masquerade,
+        (outcome.hops.l3, outcome.hops.links, outcome.ttl, outcome.rules_scanned),
+        outcome.entry_node,
+        outcome.answered,
+        outcome.reply_reason,
+        (outcome.reply_hops.l3, outcome.reply_hops.links) if outcome.reply_hops else None,
+    )
+
+
+def compare(compiled, spec, origin, source, target, port, protocol, *, seed):
+    tracer = Tracer(compiled.cluster, spec)
+    text = compiled.addresses.text
+    place = compiled.place_names[origin]
+    sender = f"pod:{place}" if "/" in place else text(source)
+    called = text(target)
+    called = f"[{called}]:{port}" if ":" in called else f"{called}:{port}"
+    trace = tracer.trace(sender, called, protocol=NAMES[protocol], all=True)
+    expected: Counter = Counter()
+    for outcome in trace.outcomes:
+        expected[told(outcome)] += outcome.probability
+    assert sum(expected.values()) == 1
+    keeps = any(outcome.keeps_choice for outcome in trace.outcomes)  # ECMP by addresses: one pair sees one branch
+    counted = Counter(
+        vectorised(compiled, origin, source, target, port, protocol, flows=FLOWS, seed=seed)
+    )
+    assert set(counted) <= set(expected), (set(counted) - set(expected), set(expected) - set(counted))
+    if keeps:
+        return
+    assert set(counted) == set(expected)
+    for key, probability in expected.items():
+        share = float(probability)
+        sigma = sqrt(FLOWS * share * (1 - share))
+        assert abs(counted[key] - FLOWS * share) <= 4 * sigma + 1e-9, (key, counted[key] / FLOWS, share)
+
+
+@given(scenarios(), st.integers(0, 3), st.integers(0, 3))
+@settings(max_examples=150, derandomize=True)  # four standard errors hold over fixed draws
+def test_fates_hops_sources_and_frequencies_are_those_of_the_vectorised_engine(run, client, target):
+    run = replace(run, run=replace(run.run, statistic_mode="random"))
+    spec = run.cluster
+    assume(spec.objects.services[0].session_affinity == "None")  # the engine remembers earlier connections
+    try:
+        compiled = prepare(run, seed=3)
+        targets = targets_of(compiled, run.variant, run.workload.protocol)
+        family = 6 if compiled.network.is_ipv6[targets.address[0]] else 4
+        callers = callers_of(compiled, run.variant.clients or run.workload.clients, family)
+    except InputError:
+        assume(False)
+    one, at = client % len(callers.place), target % len(targets.address)
+    compare(
+        compiled, spec, int(callers.place[one]), int(callers.address[one]), int(targets.address[at]),
+        int(targets.port[at]), run.workload.protocol, seed=5,
+    )  # fmt: skip
+
+
+def demo(**fields):
+    """Three nodes, four pods, one service on all its entries."""
+    pods = [pod("a", "n1"), pod("b", "n2"), pod("c", "n2"), pod("d", "n3")]
+    web = service(type="NodePort", external_ips=("10.0.0.11",), **fields)
+    spec = cluster(nodes(3), pods, [web], wiring=Wiring.S1)
+    made = Cluster(spec)
+    node_port = made.model.services[0].ports[0].node_port
+    return made, node_port
