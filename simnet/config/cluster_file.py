@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
+from simnet.config.calico_inputs import pools_of, with_calico_resources
 from simnet.config.cluster_nodes import check_placement, nodes_of, placement_of
 from simnet.config.cluster_settings import calico_of, check_networks, fabric_of, kube_proxy_of, port_range_of
 from simnet.config.documents import Document, FieldPath, gather_documents
@@ -64,7 +65,7 @@ def cluster_spec_of_objects(objects: Objects) -> ClusterSpec:
     )
     if is_dual and not any(":" in pool for pool in pools):
         pools = (*pools, DEFAULT_IPV6_POOL)
-    return ClusterSpec(
+    spec = ClusterSpec(
         objects=objects,
         nodes=(),
         kube_proxy=KubeProxyConfiguration(cluster_cidr=",".join(pools)),
@@ -73,13 +74,14 @@ def cluster_spec_of_objects(objects: Objects) -> ClusterSpec:
         service_cidrs=(DEFAULT_SERVICE_CIDR, DEFAULT_IPV6_SERVICE_CIDR) if is_dual else (DEFAULT_SERVICE_CIDR,),
         first_node_addresses=("192.168.64.57", "fd00:192:168:64::57") if is_dual else ("192.168.64.57",),
     )
+    return with_calico_resources(spec)
 
 
 def _pools_of_dump(objects: Objects) -> tuple[str, ...]:
     """The pool that pods of a dump live in: Calico's own word for it, or the /16 (/48) around their addresses."""
-    named = [str(each.spec["cidr"]) for each in objects.calico if each.kind == "IPPool" and "cidr" in each.spec]
+    named = pools_of(objects)
     if named:
-        return tuple(dict.fromkeys(named))
+        return named
     pods = [ip for pod in objects.pods if not pod.host_network for ip in pod.pod_ips]
     around = [parse_cidr(f"{ip}/{48 if ':' in ip else 16}") for ip in pods]
     return tuple(dict.fromkeys(around)) or (DEFAULT_IP_POOL,)
@@ -98,7 +100,7 @@ def cluster_spec(model: ClusterModel, version: str, reading: Reading, path: Fiel
     nodes = nodes_of(model, reading, (*path, "nodes"))
     placement, explicit = placement_of(model.placement, reading, (*path, "placement"))
     pools = tuple(model.calico.ip_pools) + ((model.calico.ip_pool,) if model.calico.ip_pool else ())
-    pools = pools or (DEFAULT_IP_POOL,)
+    pools = pools or pools_of(objects) or (DEFAULT_IP_POOL,)
     port_range = port_range_of(model.node_port_range, reading, (*path, "nodePortRange"))
     kube_proxy = kube_proxy_of(model.kube_proxy, version, pools, reading, (*path, "kubeProxy"))
     calico = calico_of(model, pools, reading, path)
@@ -130,8 +132,15 @@ def cluster_spec(model: ClusterModel, version: str, reading: Reading, path: Fiel
         load_balancer_pool=model.load_balancer_pool or "",
         kubernetes_version=version,
     )
+    spec = with_calico_resources(spec, _written_out(model))
     check_placement(spec, reading, (*path, "placement"))
     return spec if len(reading.problems) == before else None
+
+
+def _written_out(model: ClusterModel) -> frozenset[str]:
+    """The settings that the file itself names: they count before Calico's resources."""
+    names = set(model.calico.model_fields_set | model.fabric.model_fields_set)
+    return frozenset(names | ({"ip_pools"} if names & {"ip_pool", "ip_pools"} else set()))
 
 
 def _objects(model: ClusterModel, reading: Reading, path: FieldPath) -> Objects:

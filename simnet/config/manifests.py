@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
+from simnet.config.calico_resources import check_annotations, read_calico
 from simnet.config.documents import Document, FieldPath, gather_documents
 from simnet.config.kubernetes_fields import pairs
 from simnet.config.kubernetes_services import read_endpoint_slice, read_endpoints, read_service
@@ -182,6 +183,8 @@ class _Reading:
             identity = self._identity(source, is_namespaced)
             if identity is not None:
                 self._keep(field, (kind, *identity), reader(source, *identity), source)
+                if kind == "Node":
+                    check_annotations(source)
         elif kind in _KINDS and group in _KUBERNETES_GROUPS:
             found = f"apiVersion {api_version}" if api_version else "no apiVersion"
             source.refuse(
@@ -274,15 +277,17 @@ class _Reading:
             source.refuse(("spec",), describe(spec), "a mapping", "write fields as `name: value`")
             return
         namespace = metadata.get("namespace")
+        labels = pairs(_as_text(metadata.get("labels")))
         resource = CalicoResource(
             kind=source.kind,
             api_version=api_version,
             name=identity[1],
             namespace=namespace if isinstance(namespace, str) else "",
             spec=spec or {},
-            labels=pairs(_as_text(metadata.get("labels"))),
+            labels=labels,
             annotations=pairs(_as_text(metadata.get("annotations"))),
             position=source.position,
+            value=read_calico(source, identity[1], labels),
         )
         self._keep("calico", (f"{source.kind} (Calico)", resource.namespace, resource.name), resource, source)
 

@@ -20,7 +20,7 @@ from simnet.controlplane.kubernetes.allocation import allocate
 from simnet.controlplane.kubernetes.endpoint_slices import endpoint_slices
 from simnet.controlplane.kubernetes.scheduling import Schedule, ScheduledPod, schedule
 from simnet.errors import InputError, Position, Problem
-from simnet.model.calico import AdvertisedService
+from simnet.model.calico import AdvertisedService, CalicoNode
 from simnet.model.cluster import Cluster, ClusterNode, ClusterPod
 from simnet.model.iptables.parser import parse_rules
 from simnet.model.iptables.ruleset import Family, Ruleset
@@ -104,6 +104,8 @@ def placed_objects(spec: ClusterSpec, *, clients: ClientPopulation | None = None
             if not pod.host_network
         ],
         spec.calico,
+        spec.blocks,
+        spec.used_addresses,
     )
     placed = [
         replace(
@@ -129,8 +131,9 @@ def placed_objects(spec: ClusterSpec, *, clients: ClientPopulation | None = None
 
 def cluster_nodes(spec: ClusterSpec) -> tuple[ClusterNode, ...]:
     """Return the nodes: those of the short form, else the Node objects, else those that pods and slices name."""
+    noted = {node.name: node for node in spec.calico_nodes}
     if spec.nodes:
-        return tuple(_from_short_form(node, spec) for node in spec.nodes)
+        return tuple(_from_short_form(node, spec, noted.get(node.name)) for node in spec.nodes)
     objects = spec.objects
     known: dict[str, ClusterNode] = {}
     for node in objects.nodes:
@@ -146,6 +149,12 @@ def cluster_nodes(spec: ClusterSpec) -> tuple[ClusterNode, ...]:
             as_number=spec.calico.as_number,
         )
     if not known:
+        for each in spec.calico_nodes:
+            known[each.name] = ClusterNode(
+                each.name, (), _labels(each.name, dict(each.labels)), as_number=spec.calico.as_number
+            )
+    known = {name: _as_calico_notes(node, noted.get(name)) for name, node in known.items()}
+    if not known:
         for name, address in _named_nodes(objects):
             held = known.get(name)
             addresses = (address,) if address and not (held and held.addresses) else (held.addresses if held else ())
@@ -158,14 +167,22 @@ def cluster_nodes(spec: ClusterSpec) -> tuple[ClusterNode, ...]:
     return tuple(known.values())
 
 
-def _from_short_form(node: NodeSpec, spec: ClusterSpec) -> ClusterNode:
+def _as_calico_notes(node: ClusterNode, noted: CalicoNode | None) -> ClusterNode:
+    """Give a node the AS number and, first, the addresses that Calico noted of it."""
+    if noted is None:
+        return node
+    addresses = tuple(dict.fromkeys((*noted.addresses, *node.addresses)))
+    return replace(node, addresses=addresses, as_number=noted.as_number or node.as_number)
+
+
+def _from_short_form(node: NodeSpec, spec: ClusterSpec, noted: CalicoNode | None) -> ClusterNode:
     return ClusterNode(
         name=node.name,
         addresses=node.addresses,
         labels=_labels(node.name, node.labels),
         pod_cidrs=node.pod_cidrs,
         cpus=node.cpus,
-        as_number=node.as_number or spec.calico.as_number,
+        as_number=node.as_number or (noted.as_number if noted else None) or spec.calico.as_number,
     )
 
 

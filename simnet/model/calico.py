@@ -46,6 +46,10 @@ class CalicoSettings:
     service_load_balancer_aggregation: bool = True  # False: each load balancer address is advertised by itself
     num_allowed_local_as_numbers: int = 0  # BGPPeer.numAllowedLocalASNumbers: own AS in a path accepted so often
     version: tuple[int, int, int] = (3, 32, 2)
+    # What IPPools say apart from one another; empty: every pool as the fields above.
+    pool_block_sizes: tuple[tuple[str, int], ...] = ()  # (pool, prefix length of its blocks)
+    nat_outgoing_pools: tuple[str, ...] | None = None  # None: all of them, where nat_outgoing is on
+    unexported_pools: tuple[str, ...] = ()  # disableBGPExport
 
     @property
     def has_route_metrics(self) -> bool:
@@ -99,3 +103,136 @@ class AdvertisedService:
     is_local: bool = False  # externalTrafficPolicy: Local
     ready_nodes: frozenset[str] = frozenset()  # nodes with a ready endpoint
     endpoint_nodes: frozenset[str] = frozenset()  # nodes with any endpoint
+
+
+class Mode(Enum):
+    """When packets between nodes are wrapped: IPPool.ipipMode and vxlanMode."""
+
+    NEVER = "Never"
+    ALWAYS = "Always"
+    CROSS_SUBNET = "CrossSubnet"
+
+
+@dataclass(frozen=True, slots=True)
+class IPPool:
+    """Addresses for pods; IPPool of projectcalico.org/v3."""
+
+    name: str
+    cidr: str
+    block_size: int  # prefix length of a block
+    ipip_mode: Mode = Mode.NEVER
+    vxlan_mode: Mode = Mode.NEVER
+    nat_outgoing: bool = False
+    disabled: bool = False  # no new addresses; its routes are not exported either
+    disable_bgp_export: bool = False
+    node_selector: str = "all()"
+    allowed_uses: tuple[str, ...] = ("Workload", "Tunnel")
+
+    @property
+    def is_for_pods(self) -> bool:
+        """Whether pods take addresses from it."""
+        return not self.disabled and "Workload" in self.allowed_uses
+
+
+@dataclass(frozen=True, slots=True)
+class BGPConfiguration:
+    """What all speakers have in common; only the one called `default` is global. None: not said."""
+
+    name: str
+    as_number: int | None = None
+    node_to_node_mesh_enabled: bool = True
+    service_cluster_ips: tuple[str, ...] = ()
+    service_external_ips: tuple[str, ...] = ()
+    service_load_balancer_ips: tuple[str, ...] = ()
+    service_load_balancer_aggregation: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BGPPeer:
+    """Whom nodes speak BGP with: `peer_ip`, or the nodes that `peer_selector` chooses."""
+
+    name: str
+    peer_ip: str = ""  # without its port
+    as_number: int | None = None
+    node: str = ""  # the one node that it is for; with node_selector empty too: all
+    node_selector: str = ""
+    peer_selector: str = ""
+    next_hop_mode: str = "Auto"  # Auto, Self, Keep
+    keep_original_next_hop: bool = False
+    filters: tuple[str, ...] = ()
+    num_allowed_local_as_numbers: int = 0
+
+    @property
+    def is_global(self) -> bool:
+        """Whether every node has it."""
+        return not self.node and self.node_selector in ("", "all()")
+
+
+@dataclass(frozen=True, slots=True)
+class BGPFilterRule:
+    """A rule of a BGPFilter; empty fields match everything."""
+
+    action: str  # Accept, Reject
+    cidr: str = ""
+    match_operator: str = ""  # Equal, NotEqual, In, NotIn
+    source: str = ""  # RemotePeers
+    interface: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BGPFilter:
+    """Rules that a BGPPeer names; the first match decides, none: accept."""
+
+    name: str
+    export_v4: tuple[BGPFilterRule, ...] = ()
+    import_v4: tuple[BGPFilterRule, ...] = ()
+    export_v6: tuple[BGPFilterRule, ...] = ()
+    import_v6: tuple[BGPFilterRule, ...] = ()
+
+    @property
+    def withholds_learned_only(self) -> bool:
+        """Whether all that it does is to reject, on export, what came from other peers: wiring S2."""
+        rules = (*self.export_v4, *self.export_v6)
+        plain = all(
+            rule.action == "Reject" and rule.source == "RemotePeers" and not rule.cidr and not rule.interface
+            for rule in rules
+        )
+        return bool(rules) and plain and not self.import_v4 and not self.import_v6
+
+
+@dataclass(frozen=True, slots=True)
+class BlockAffinity:
+    """A block and the node that holds it; only confirmed ones are told of."""
+
+    name: str
+    cidr: str
+    node: str
+    state: str = "confirmed"
+    is_of_host: bool = True  # False: `virtual`, for addresses of load balancers
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IPAMBlock:
+    """A block's allocations: the addresses that are used, and by which node's pods where the block says so."""
+
+    name: str
+    cidr: str
+    node: str = ""  # of affinity `host:NODE`; empty: nobody's
+    used: tuple[tuple[str, str], ...] = ()  # (address, node of its owner, empty: not said)
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CalicoNode:
+    """A node as Calico sees it: Node of projectcalico.org, or the annotations of a v1 Node."""
+
+    name: str
+    addresses: tuple[str, ...] = ()  # bgp.ipv4Address, bgp.ipv6Address, without length
+    networks: tuple[str, ...] = ()  # the subnets that their lengths tell
+    as_number: int | None = None
+    route_reflector_cluster_id: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+CalicoValue = IPPool | BGPConfiguration | BGPPeer | BGPFilter | BlockAffinity | IPAMBlock | CalicoNode

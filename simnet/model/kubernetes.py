@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from simnet.errors import Position, Problem
+from simnet.model.calico import CalicoValue
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 """A map of the API (labels, annotations, selectors) as pairs; `dict(pairs)` gives it back."""
@@ -267,7 +268,7 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class CalicoResource:
-    """A Calico resource as it was read; `controlplane/calico` gives its spec a meaning."""
+    """A Calico resource: its spec as it stands there, and as `config.calico_resources` reads it."""
 
     kind: str  # IPPool, BGPConfiguration, BGPPeer, BGPFilter, BlockAffinity, IPAMBlock, Node
     api_version: str
@@ -277,6 +278,7 @@ class CalicoResource:
     labels: Pairs = ()
     annotations: Pairs = ()
     position: Position = field(default=Position(""), compare=False)
+    value: CalicoValue | None = None  # what `spec` says; None: a kind without a meaning here
 
 
 @dataclass(frozen=True, slots=True)

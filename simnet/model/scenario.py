@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from simnet.errors import Position, Problem
-from simnet.model.calico import CalicoSettings, FabricSettings
+from simnet.model.calico import CalicoNode, CalicoSettings, FabricSettings
+from simnet.model.cluster import Block
 from simnet.model.kube_proxy import KubeProxyConfiguration
 from simnet.model.kubernetes import Objects
 from simnet.model.workload import ClientPopulation, EntryChoice, Workload
@@ -70,6 +71,10 @@ class ClusterSpec:
     node_port_range: tuple[int, int] = (30000, 32767)
     load_balancer_pool: str = ""  # CIDR from which LoadBalancer Services without an address get one
     kubernetes_version: str = "1.33"
+    # What Calico's resources say beyond `calico`.
+    blocks: tuple[Block, ...] = ()  # that nodes hold already: confirmed affinities
+    used_addresses: tuple[tuple[str, str], ...] = ()  # (address, node of its pod or empty) of IPAM blocks
+    calico_nodes: tuple[CalicoNode, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

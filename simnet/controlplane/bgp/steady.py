@@ -93,12 +93,15 @@ def origins_of(
 ) -> tuple[Origin, ...]:
     """Return what the nodes originate: blocks inside a pool, borrowed addresses, service prefixes."""
     pools = [ipaddress.ip_network(text) for text in calico.ip_pools]
+    unexported = [ipaddress.ip_network(text) for text in calico.unexported_pools]
     known = {node.name for node in nodes}
     origins: list[Origin] = []
     for block in blocks:
         prefix = ipaddress.ip_network(block.cidr)
         if pools and not any(pool.version == prefix.version and prefix.subnet_of(pool) for pool in pools):  # type: ignore[arg-type]
             continue  # the export filter accepts what lies within an enabled pool
+        if any(pool.version == prefix.version and prefix.subnet_of(pool) for pool in unexported):  # type: ignore[arg-type]
+            continue  # disableBGPExport
         if block.node in known:
             origins.append(Origin(prefix, (block.node,), f"block of {block.node}, told as one aggregate"))
         for address, holder in block.borrowed:

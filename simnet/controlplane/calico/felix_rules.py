@@ -45,6 +45,7 @@ class NatOutgoing:
             rules = tuple(
                 Rule((SourceAddress(pool), *(outside if len(own) == 1 else ())), Masquerade(random_fully=True))
                 for pool in own
+                if settings.nat_outgoing_pools is None or str(pool) in settings.nat_outgoing_pools
             )
             self._chains[family] = {
                 NAT_OUTGOING: Chain(NAT_OUTGOING, leave + rules),

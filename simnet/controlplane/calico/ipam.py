@@ -43,13 +43,17 @@ class Assignment:
 
 
 def assign_blocks(
-    requests: Sequence[AddressRequest], settings: CalicoSettings, blocks: Iterable[Block] = ()
+    requests: Sequence[AddressRequest],
+    settings: CalicoSettings,
+    blocks: Iterable[Block] = (),
+    used: Iterable[tuple[str, str]] = (),
 ) -> Assignment:
     """Return addresses for all pods, in the order of the requests, and the blocks that then exist.
 
     `blocks` are affinities that exist (BlockAffinity, IPAMBlock); addresses that pods have already are kept,
     and a block
     around them that nobody holds goes to the node with most of its pods (the first by name of several).
+    `used` are further addresses that are taken, each with the node of its pod (empty: not known), of IPAMBlocks.
     Raises InputError with every pod that cannot be addressed.
     """
     blocks = tuple(blocks)
@@ -61,6 +65,10 @@ def assign_blocks(
     for request in requests:
         for address in request.addresses:
             ipam.hold(address, request.node)
+    of_pods = {address for request in requests for address in request.addresses}
+    for address, node in used:
+        if address not in of_pods:
+            ipam.hold(address, node)
     answers: dict[str, tuple[str, ...]] = {}
     problems: list[Problem] = []
     for request in requests:
@@ -92,11 +100,12 @@ def derive_blocks(
 ) -> tuple[Block, ...]:
     """Return the blocks that pods' existing addresses lie in, with the node that most of their pods are on."""
     held = {ipaddress.ip_network(block.cidr): block.node for block in known}
+    lengths = sorted({(cidr.version, cidr.prefixlen) for cidr in held})
     pods_in: dict[IPNetwork, dict[str, int]] = {}
     pods_at: dict[IPNetwork, list[tuple[str, str]]] = {}
     for request in requests:
         for address in request.addresses:
-            cidr = block_of(address, settings)
+            cidr = _known_block(address, lengths, held) or block_of(address, settings)
             count = pods_in.setdefault(cidr, {})
             count[request.node] = count.get(request.node, 0) + 1
             pods_at.setdefault(cidr, []).append((address, request.node))
@@ -109,9 +118,26 @@ def derive_blocks(
     return tuple(derived)
 
 
+def _known_block(address: str, lengths: Iterable[tuple[int, int]], held: Mapping[IPNetwork, str]) -> IPNetwork | None:
+    """The known block that an address lies in, of whatever size."""
+    version = 6 if ":" in address else 4
+    for family, length in lengths:
+        if family == version:
+            cidr = ipaddress.ip_network(f"{address}/{length}", strict=False)
+            if cidr in held:
+                return cidr
+    return None
+
+
 def block_of(address: str, settings: CalicoSettings) -> IPNetwork:
     """Return the block that an address belongs to by the pool's block size."""
     length = settings.block_size_ipv6 if ":" in address else settings.block_size
+    if len({size for _, size in settings.pool_block_sizes}) > 1:
+        parsed = ipaddress.ip_address(address)
+        for pool, size in settings.pool_block_sizes:
+            if parsed in ipaddress.ip_network(pool):
+                length = size
+                break
     return ipaddress.ip_network(f"{address}/{length}", strict=False)
 
 
@@ -150,13 +176,13 @@ class Ipam:
             self._of_node.setdefault(node, []).append(cidr)
 
     def hold(self, address: str, node: str) -> None:
-        """Mark an address of a held block as used by a pod on `node`."""
+        """Mark an address of a held block as used by a pod on `node` (empty: on the block's own)."""
         cidr = next((c for c in self._lookup(address) if c in self._held), None)
         if cidr is None:
             return
         block = self._held[cidr]
         block.used.add(int(ipaddress.ip_address(address)) - int(cidr.network_address))
-        if block.node != node:
+        if node and block.node != node:
             self._borrowed.setdefault(cidr, []).append((address, node))
 
     def _lookup(self, address: str) -> Iterable[IPNetwork]:
@@ -211,6 +237,7 @@ class Ipam:
     def _walk(self, pool: IPNetwork, node: str) -> Iterable[IPNetwork]:
         """All blocks of a pool, once round, from the one that the host's name points at."""
         length = self._settings.block_size if pool.version == 4 else self._settings.block_size_ipv6
+        length = dict(self._settings.pool_block_sizes).get(str(pool), length)
         bits = pool.max_prefixlen - length
         count = max(1 << (length - pool.prefixlen), 1) if length >= pool.prefixlen else 0
         start = fnv1a_32(node) % count if count else 0
