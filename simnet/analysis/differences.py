@@ -30,6 +30,7 @@ COMPARED = (
     "serving_node_cov",
     "entry_node_cov",
     "rules_scanned_mean",
+    "delay_mean_us",
     "delay_p50_us",
     "delay_p99_us",
 )

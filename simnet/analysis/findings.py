@@ -1,12 +1,14 @@
-"""The answer in sentences: which entry point is better at what, by how much, and where there is no
-difference.
+"""The answer in sentences: which entry point is better at what, by how much, and where not.
 
 Every figure is a mean over repeats with its 95 % interval; every comparison is paired and adjusted
-(differences.py). A sentence is made for each measure and pair of variants; over a sweep it counts the sweep
-points at which the difference holds and gives the range.
+(differences.py). There is one sentence a measure: the variants from the lowest mean to the highest, and what may be
+said of each and the next; over a sweep it counts the points at which a difference holds and gives the range. All pairs
+are in `Result.differences`, and `simnet compare` prints them.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -25,7 +27,7 @@ QUESTIONS: dict[str, tuple[str, str]] = {
     "snat_share": ("share of flows with the source rewritten (SNAT)", "%"),
     "source_hidden_share": ("share of flows whose client the pod cannot see", "%"),
     "rules_scanned_mean": ("iptables rules scanned for a new connection", ""),
-    "delay_p50_us": ("median path delay", "us"),
+    "delay_mean_us": ("mean path delay", "us"),
     "delay_p99_us": ("99th percentile of the path delay", "us"),
     "answered_share": ("share of flows answered", "%"),
 }
@@ -50,9 +52,9 @@ def conclusions(summary: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
     if repeats < 2:
         sentences.append("There is one repeat: the figures have no interval, so no difference can be claimed.")
     for measure in QUESTIONS:
-        of_measure = differences[differences["measure"] == measure]
-        for (a, b), pair in of_measure.groupby(["a", "b"], sort=False, observed=True):
-            sentences.append(_sentence(measure, str(a), str(b), pair))
+        if measure in summary:
+            of_measure = differences[differences["measure"] == measure]
+            sentences.append(_sentence(measure, summary, of_measure))
     return sentences
 
 
@@ -70,56 +72,50 @@ def _checks(summary: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _sentence(measure: str, a: str, b: str, pair: pd.DataFrame) -> str:
+def _sentence(measure: str, summary: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """One measure: every variant's mean, the lowest first, then each against the next one up."""
     name, unit = QUESTIONS[measure]
-    title = name[0].upper() + name[1:]
-    if len(pair) == 1:
-        return f"{title}: {_one_point(a, b, pair.iloc[0], unit)}."
-    known = pair[pair["repeats"] > 0]
-    significant = known["p_holm"] < SIGNIFICANCE
-    lower, higher = known[significant & (known["difference"] < 0)], known[significant & (known["difference"] > 0)]
-    points = len(pair)
+    means = {str(variant): rows for variant, rows in summary.groupby("variant", sort=False, observed=True)[measure]}
+    order = sorted(means, key=lambda variant: float(np.nan_to_num(means[variant].mean(), nan=np.inf)))
+    figures = ", ".join(f"{variant} {_range(means[variant], unit)}" for variant in order)
+    title = f"{name[0].upper()}{name[1:]}: {figures}"
+    if differences["p_holm"].isna().all() and not (differences["difference"] == 0).all():
+        return f"{title}."
+    pairs = [_pair(lower, upper, differences, unit) for lower, upper in pairwise(order)]
+    return f"{title} - {'; '.join(pair for pair in pairs if pair)}."
+
+
+def _pair(lower: str, upper: str, differences: pd.DataFrame, unit: str) -> str:
+    """What may be said of two neighbours: at how many sweep points they differ, and by how much."""
+    rows = differences[
+        ((differences["a"] == lower) & (differences["b"] == upper))
+        | ((differences["a"] == upper) & (differences["b"] == lower))
+    ]
+    known = rows[rows["repeats"] > 1]
+    points = len(rows)
     if not len(known):
-        return f"{title}: {a} and {b} cannot be compared, no sweep point has a figure for both."
-    if known["p_holm"].isna().all():
-        spans = ", ".join(f"{v} {_range(known[c], unit)}" for v, c in ((a, "mean_a"), (b, "mean_b")))
-        return f"{title}: {spans} over {points} sweep points; one repeat, so no verdict."
-    if (known["difference"] == 0).all() and (known["low"] == known["high"]).all():
-        return f"{title}: {a} and {b} are the same in every repeat ({_range(known['mean_a'], unit)})."
-    if not len(lower) and not len(higher):
-        widest = float(np.nanmax(np.abs(known[["low", "high"]].to_numpy())))
-        return (
-            f"{title}: no difference between {a} and {b} at any of {points} sweep points "
-            f"(a difference beyond {_figure(widest, unit)} would lie outside every 95 % CI)."
-        )
+        return f"{lower} and {upper} cannot be compared"
+    turned = np.where(known["a"] == lower, 1.0, -1.0)
+    difference = known["difference"].to_numpy() * turned
+    significant = (known["p_holm"] < SIGNIFICANCE).to_numpy()
+    if (difference == 0).all() and (known["low"] == known["high"]).all():
+        return f"{lower} and {upper} are equal in every repeat"
+    if not significant.any():
+        widest = float(np.abs(known[["low", "high"]].to_numpy()).max())
+        where = "" if points == 1 else f" at any of {points} sweep points"
+        return f"no difference between {lower} and {upper}{where} (one beyond {_figure(widest, unit)} would show)"
     parts = []
-    for rows, word in ((lower, "lower"), (higher, "higher")):
-        if len(rows):
-            ends = np.abs(rows[["low", "high"]].to_numpy())
-            parts.append(
-                f"{a} is {word} than {b} at {len(rows)} of {points} sweep points, by "
-                f"{_range(rows['difference'].abs(), unit)} (95 % CIs within "
-                f"{_figure(float(ends.min()), unit)} to {_figure(float(ends.max()), unit)})"
-            )
-    if rest := points - len(lower) - len(higher):
-        parts.append(f"no difference at this n at {rest}")
-    return f"{title}: {'; '.join(parts)}."
-
-
-def _one_point(a: str, b: str, row: pd.Series, unit: str) -> str:
-    means = f"{a} {_figure(row['mean_a'], unit)}, {b} {_figure(row['mean_b'], unit)}"
-    if row["repeats"] == 0:
-        return f"{a} and {b} cannot be compared, one of them has no figure"
-    if row["repeats"] == 1:
-        return f"{means}; one repeat, so no verdict"
-    ends = f"95 % CI of the difference {_figure(row['low'], unit)} to {_figure(row['high'], unit)}"
-    if row["difference"] == 0 and row["low"] == row["high"]:
-        return f"{a} and {b} are the same in every repeat ({_figure(row['mean_a'], unit)})"
-    if not row["p_holm"] < SIGNIFICANCE:
-        return f"no difference at this n between {a} and {b} ({means}; {ends}, {int(row['repeats'])} repeats)"
-    word = "lower" if row["difference"] < 0 else "higher"
-    by = _figure(abs(row["difference"]), unit)
-    return f"{a} is {word} than {b} by {by} ({means}; {ends}, {int(row['repeats'])} repeats)"
+    for chosen, one, other in (
+        (significant & (difference < 0), lower, upper),
+        (significant & (difference > 0), upper, lower),
+    ):
+        if chosen.any():
+            ends = np.abs(known.loc[chosen, ["low", "high"]].to_numpy())
+            where = "" if points == 1 else f" at {int(chosen.sum())} of {points} sweep points"
+            by = _range(pd.Series(np.abs(difference[chosen])), unit)
+            low, high = _figure(float(ends.min()), unit), _figure(float(ends.max()), unit)
+            parts.append(f"{one} is lower than {other} by {by}{where} (95 % CI {low} to {high})")
+    return ", ".join(parts)
 
 
 def _figure(value: float, unit: str) -> str:

@@ -79,8 +79,10 @@ MEASURES: tuple[Column, ...] = (
     Column("snat_share", "float64", "", "delivered flows whose source was rewritten (masquerade)"),
     Column("source_hidden_share", "float64", "", "delivered flows whose pod saw another source than the client"),
     Column("rules_scanned_mean", "float64", "", "iptables rules evaluated for a flow's first packet: mean, all flows"),
+    Column("delay_mean_us", "float64", "us", "path delay of delivered first packets: mean"),
     Column("delay_p50_us", "float64", "us", "path delay of delivered first packets: median"),
     Column("delay_p99_us", "float64", "us", "path delay of delivered first packets: 99th percentile"),
+    Column("round_trip_mean_us", "float64", "us", "there and back of answered first packets: mean"),
     Column("round_trip_p50_us", "float64", "us", "there and back of answered first packets: median"),
     Column("round_trip_p99_us", "float64", "us", "there and back of answered first packets: 99th percentile"),
     *_spread_columns(),
@@ -134,7 +136,9 @@ def measure_flows(flows: Mapping[str, ColumnData]) -> dict[str, float]:
         measures[f"{name}_share"] = _share(int(np.count_nonzero(column(name).astype(bool) & delivered)), reached)
     measures["rules_scanned_mean"] = _share(float(column("rules_scanned").sum(dtype=np.int64)), total)
     for name, mask in (("delay", delivered), ("round_trip", answered)):
-        p50, p99 = _quantiles_us(column(f"{name}_ps")[mask])
+        sample_ps = column(f"{name}_ps")[mask]
+        measures[f"{name}_mean_us"] = _share(float(sample_ps.sum(dtype=np.int64)), len(sample_ps)) / PS_PER_US
+        p50, p99 = _quantiles_us(sample_ps)
         measures[f"{name}_p50_us"], measures[f"{name}_p99_us"] = p50, p99
     return measures
 

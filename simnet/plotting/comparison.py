@@ -26,6 +26,7 @@ AXES = {
     "entry_node_cov": "spread over entry nodes (CoV)",
     "serving_node_cov": "spread over serving nodes (CoV)",
     "rules_scanned_mean": "rules scanned per connection",
+    "delay_mean_us": "mean path delay (us)",
     "delay_p50_us": "median path delay (us)",
     "delay_p99_us": "99th percentile of path delay (us)",
 }

@@ -25,6 +25,7 @@ _MEASURES = (  # measure, heading, factor
     ("pod_cov", "pods CoV", 1),
     ("entry_node_cov", "entry nodes CoV", 1),
     ("rules_scanned_mean", "rules scanned", 1),
+    ("delay_mean_us", "delay mean us", 1),
     ("delay_p50_us", "delay p50 us", 1),
     ("delay_p99_us", "delay p99 us", 1),
     ("answered_share", "answered %", 100),
