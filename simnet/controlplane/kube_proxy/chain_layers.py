@@ -1,60 +1,14 @@
-"""A table's chains as a shared base with a node's differences on top: a thousand nodes cost little more than one."""
+"""A node's own matches in chains that all nodes share; the layers themselves are the model's."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from simnet.controlplane.kube_proxy.chain_names import NODE_PORTS, SERVICES
-from simnet.model.iptables.ruleset import BUILT_IN_CHAINS, Chain, Match, Rule
+from simnet.model.iptables.chain_layers import LayeredChains, canonical_order
+from simnet.model.iptables.ruleset import Chain, Match, Rule
 
-_BUILT_IN_RANK = {
-    name: rank
-    for rank, name in enumerate(dict.fromkeys(chain for chains in BUILT_IN_CHAINS.values() for chain in chains))
-}
-_AFTER_BUILT_IN = len(_BUILT_IN_RANK)
-
-
-def canonical_order(chain: str) -> tuple[int, str]:
-    """Sort key of a chain name: built-in chains in hook order, KUBE-NODEPORTS, KUBE-SERVICES, then byte order."""
-    if chain in _BUILT_IN_RANK:
-        return (_BUILT_IN_RANK[chain], "")
-    if chain == NODE_PORTS:
-        return (_AFTER_BUILT_IN, "")
-    if chain == SERVICES:
-        return (_AFTER_BUILT_IN + 1, "")
-    return (_AFTER_BUILT_IN + 2, chain)
-
-
-class LayeredChains(Mapping[str, Chain]):
-    """A read-only mapping of chains in canonical order: `base` less `removed`, with `changed` over or beside it."""
-
-    __slots__ = ("_added", "_base", "_changed", "_removed")
-
-    def __init__(self, base: Mapping[str, Chain], changed: Mapping[str, Chain], removed: frozenset[str]) -> None:
-        self._base = base
-        self._changed = changed
-        self._removed = removed
-        self._added = tuple(sorted((name for name in changed if name not in base), key=canonical_order))
-
-    def __getitem__(self, name: str) -> Chain:
-        changed = self._changed.get(name)
-        if changed is not None:
-            return changed
-        if name in self._removed:
-            raise KeyError(name)
-        return self._base[name]
-
-    def __iter__(self) -> Iterator[str]:
-        kept = (name for name in self._base if name not in self._removed)
-        return heapq.merge(kept, self._added, key=canonical_order) if self._added else kept
-
-    def __len__(self) -> int:
-        return len(self._base) - len(self._removed) + len(self._added)
-
-    def __repr__(self) -> str:
-        return f"LayeredChains({len(self)} chains, {len(self._changed)} of its own)"
+__all__ = ["LayeredChains", "SubstitutedChains", "canonical_order"]
 
 
 class SubstitutedChains(Mapping[str, Chain]):
