@@ -9,6 +9,8 @@ import click
 
 from simnet.errors import InputError, Problem
 
+LARGEST_EXPERIMENT_BYTES = 1_000_000  # a dump of a cluster may be larger, and is read only once
+
 
 @click.command(name="validate", short_help="Every mistake of experiments and manifests at once.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
@@ -66,7 +68,7 @@ def _checked(file: str, settings: tuple[str, ...]) -> tuple[str, str | None, tup
 
 def _is_experiment(file: str) -> bool:
     """Whether a file means to be an experiment; one that cannot be read is left to the reader of clusters."""
-    if file == "-" or os.path.isdir(file):
+    if file == "-" or not os.path.isfile(file) or os.path.getsize(file) > LARGEST_EXPERIMENT_BYTES:
         return False
     from simnet.config.documents import gather_documents
 

@@ -15,6 +15,7 @@ from simnet.config.kubernetes_source import describe, spell
 from simnet.errors import Position, Problem
 
 Model = TypeVar("Model", bound=BaseModel)
+MOST = 25  # mistakes of one mapping that are told one by one
 
 
 def read_model(
@@ -24,8 +25,11 @@ def read_model(
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        for details in error.errors(include_url=False):
-            problems.append(_problem(model, details, document, path))
+        details = error.errors(include_url=False)
+        problems += [_problem(model, each, document, path) for each in details[:MOST]]
+        if len(details) > MOST:
+            more = f"{len(details) - MOST:,} more mistakes"
+            problems.append(problem_at(document, path, more, "none", "mend those above first"))
         return None
 
 

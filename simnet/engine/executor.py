@@ -108,6 +108,7 @@ class _Pool:
         self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
             self._context.set_forkserver_preload([__name__, *preload])
+            _start_server()
         self._perform, self._attempts = perform, attempts
         self._wanted = workers
         self._workers: list[_Worker] = []
@@ -188,6 +189,18 @@ class _Pool:
             worker.process.join()
             worker.pipe.close()
         self._workers.clear()
+
+
+def _start_server() -> None:
+    """Start what workers are forked from, deaf to Ctrl-C: a signal mask is inherited, a handler would come late."""
+    from multiprocessing import forkserver, resource_tracker
+
+    resource_tracker.ensure_running()  # it unblocks the signal, so it goes first
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _death(code: int | None) -> str:
