@@ -7,11 +7,13 @@ one before it is chosen with 1 - prod(2**31 - q_j) / 2**(31 i), kept as floor of
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simnet.dataplane.netfilter.packets import ACCEPT_BY_POLICY, DROP_BY_POLICY, SNAT_MASQUERADE, SNAT_TO_SOURCE
 from simnet.dataplane.netfilter.predicates import Pool, PredicateCompiler, Test, Unknown
@@ -52,49 +54,75 @@ if TYPE_CHECKING:
 HARMLESS_TARGETS = frozenset(
     {"LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "CHECKSUM", "CLASSIFY", "DSCP", "TOS", "TCPMSS"}
 )
+NO_CALLEE = -1
 _SHORTEST_DISPATCH = 4  # a shorter run is cheaper as single rules
 _ORDERED = frozenset({Predicate.RANDOM, Predicate.NTH, Predicate.RECENT})  # when they are asked matters
 
 
 @dataclass(slots=True)
-class _Line:
-    """A rule while its chain is written: its id, tests, and action; `callee` is the unit of a jump."""
+class _RuleForm:
+    """What a rule becomes, apart from its id: hosts whose chains differ share most of their rules."""
 
-    rule: int
     tests: list[Test]
     action: Action
     argument: int
-    callee: int = -1
+    callee: int  # unit of a jump, or a slot's target; -1: none
+    codes: tuple[int, ...] = ()  # predicates with negation, as numbers
+    key: tuple[int, int, int] | None = None  # of DISPATCH
+    residual: _RuleForm | None = None  # with the tests that the key does not answer
+
+    @classmethod
+    def of(cls, tests: list[Test], action: Action, argument: int, callee: int) -> _RuleForm:
+        form = cls(tests, action, argument, callee, _codes(tests), _key(tests))
+        if form.key is not None:
+            left = _residual(tests, form.key)
+            form.residual = cls(left, action, argument, callee, _codes(left))
+        return form
 
     @property
     def is_cascade_member(self) -> bool:
+        tests = self.tests
         return (
-            self.action is Action.JUMP and len(self.tests) == 1
-            and self.tests[0][0] is Predicate.RANDOM and not self.tests[0][1]
+            len(tests) == 1 and tests[0][0] is Predicate.RANDOM and not tests[0][1] and self.action is Action.JUMP
         )  # fmt: skip
 
-    def key(self) -> tuple[int, int, int] | None:
-        """(destination or -1, protocol, port) if exact in the last two and nothing ordered is asked."""
-        address, protocol, port = -1, -1, -1
-        for predicate, negated, operand in self.tests:
-            if predicate in _ORDERED:
-                return None
-            if not negated:
-                if predicate is Predicate.DESTINATION_HOST:
-                    address = operand if address < 0 else address
-                elif predicate is Predicate.PROTOCOL:
-                    protocol = operand if protocol < 0 else protocol
-                elif predicate is Predicate.DESTINATION_PORT:
-                    port = operand if port < 0 else port
-        return (address, protocol, port) if protocol >= 0 and port >= 0 else None
 
-    def residual(self) -> list[Test]:
-        """The tests that the key does not answer."""
-        key = self.key()
-        assert key is not None
-        answered = {(Predicate.DESTINATION_HOST, False, key[0]), (Predicate.PROTOCOL, False, key[1]),
-                    (Predicate.DESTINATION_PORT, False, key[2])}  # fmt: skip
-        return [test for test in self.tests if test not in answered]
+def _codes(tests: list[Test]) -> tuple[int, ...]:
+    return tuple([2 * predicate + negated for predicate, negated, _ in tests])
+
+
+def _key(tests: list[Test]) -> tuple[int, int, int] | None:
+    """(destination or -1, protocol, port) if exact in the last two and nothing ordered is asked."""
+    address, protocol, port = -1, -1, -1
+    for predicate, negated, operand in tests:
+        if predicate in _ORDERED:
+            return None
+        if not negated:
+            if predicate is Predicate.DESTINATION_HOST:
+                address = operand if address < 0 else address
+            elif predicate is Predicate.PROTOCOL:
+                protocol = operand if protocol < 0 else protocol
+            elif predicate is Predicate.DESTINATION_PORT:
+                port = operand if port < 0 else port
+    return (address, protocol, port) if protocol >= 0 and port >= 0 else None
+
+
+def _residual(tests: list[Test], key: tuple[int, int, int]) -> list[Test]:
+    """The tests that the key does not answer."""
+    answers = (
+        (Predicate.DESTINATION_HOST, False, key[0]),
+        (Predicate.PROTOCOL, False, key[1]),
+        (Predicate.DESTINATION_PORT, False, key[2]),
+    )
+    return [test for test in tests if test not in answers]
+
+
+@dataclass(slots=True)
+class _Line:
+    """A rule while its chain is written: its id and its form."""
+
+    rule: int
+    form: _RuleForm
 
 
 class Emitter:
@@ -104,35 +132,41 @@ class Emitter:
         self.addresses, self.interfaces, self.skip_unknown = addresses, interfaces, skip_unknown
         self.predicates = PredicateCompiler(addresses)
         self.shapes, self.dnat, self.snat = Pool(), Pool(), Pool()
-        self.words: list[int] = []
+        self._shape_numbers: dict[tuple[tuple[int, ...], Action], int] = {}
+        self._forms: dict[int, _RuleForm] = {}  # by id of a rule in chains that differ between hosts
+        self.words = array("i")
         self.jumps: list[tuple[int, int]] = []  # (word, unit whose pc it is)
         self.option_jumps: list[tuple[int, int]] = []
-        self.option_threshold: list[int] = []
-        self.option_target: list[int] = []
-        self.option_return: list[int] = []
-        self.keys: list[tuple[int, int, int, int, int]] = []  # dispatch, address, protocol, port, pc
+        self.option_threshold = array("Q")
+        self.option_target = array("q")
+        self.option_return = array("q")
+        self.keys = array("q")  # of five: dispatch, address, protocol, port, pc
         self.dispatch_kinds: list[int] = []
         self.skipped: list[SkippedRule] = []
         self.thresholds: dict[tuple[int, ...], list[int]] = {}
         self.inlined: dict[int, int | None] = {}
 
     def program(
-        self, units: Sequence[ChainUnit], hosts: Sequence[Mapping[tuple[str, str], int]], problems: list[Problem]
-    ) -> Program:
-        """Write all units and return the program; mistakes go to `problems`."""
+        self, units: Sequence[ChainUnit], order: Sequence[int], slot_units: NDArray[np.int32],
+        hosts: Sequence[Mapping[tuple[str, str], int]], depth: int, problems: list[Problem],
+    ) -> Program:  # fmt: skip
+        """Write all units and return the program; mistakes go to `problems`.
+
+        `order`: units, callees before callers; `slot_units`: int32[slot, host], -1 for none; `depth`: of the call stack.
+        """
         self.units = units
         self.first_rules, count = [], 0
         for unit in units:
             self.first_rules.append(count)
             count += len(unit.chain.rules) + self._is_built_in(unit)
         places: list[tuple[int, int]] = [(-1, -1)] * len(units)
-        for number in reversed(range(len(units))):  # callers before callees, so that pcs grow along a packet's way
+        for number in reversed(order):  # callers before callees, so that pcs grow along a packet's way
             places[number] = self._chain(units[number], self.first_rules[number], problems)
-        code = np.array(self.words, dtype=np.int32)
         for word, number in self.jumps:
-            code[word] = places[number][0]
+            self.words[word] = places[number][0] if number >= 0 else number
         for option, number in self.option_jumps:
-            self.option_target[option] = places[number][0]
+            self.option_target[option] = places[number][0] if number >= 0 else number
+        code = np.array(self.words, dtype=np.int32)
         if len(self.dispatch_kinds) >= DISPATCH_LIMIT or len(self.addresses) >= ADDRESS_LIMIT:
             raise ModelError("more dispatch tables or addresses than a program's keys can hold")
         key_rows = np.array(self.keys, dtype=np.int64).reshape(-1, 5)
@@ -147,7 +181,8 @@ class Emitter:
                 Unit(u.table, u.chain, first, *place)
                 for u, first, place in zip(units, self.first_rules, places, strict=True)
             ),
-            chains=tuple(hosts), rule_count=count, depth=self._depth(units),
+            chains=tuple(hosts), rule_count=count, depth=depth,
+            slot_pc=np.array([*(place[0] for place in places), -1], np.int32)[slot_units],
             networks=tuple(self.predicates.networks.values),  # type: ignore[arg-type]
             interface_patterns=tuple(self.predicates.interfaces.values),  # type: ignore[arg-type]
             port_sets=self.predicates.port_set_columns(),
@@ -169,13 +204,6 @@ class Emitter:
     def _is_built_in(unit: ChainUnit) -> bool:
         return unit.chain.policy is not None or unit.chain.name in BUILT_IN_CHAINS.get(unit.table, ())
 
-    @staticmethod
-    def _depth(units: Sequence[ChainUnit]) -> int:
-        depths: list[int] = []
-        for unit in units:  # callees come first
-            depths.append(1 + max((depths[callee] for callee in unit.callees.values()), default=0))
-        return max(depths, default=1) + 1
-
     # --- one chain
 
     def _chain(self, unit: ChainUnit, first_rule: int, problems: list[Problem]) -> tuple[int, int]:
@@ -193,7 +221,7 @@ class Emitter:
                 self._dispatch(lines[at : at + run])
                 at += run
                 continue
-            self._rule(lines[at], lines[at].tests, 1, at + 1 == len(lines))
+            self._rule(lines[at].rule, lines[at].form, 1, at + 1 == len(lines))
             at += 1
         policy_pc = -1
         if self._is_built_in(unit):
@@ -210,21 +238,27 @@ class Emitter:
         self.words.extend(words)
         return place
 
-    def _rule(self, line: _Line, tests: list[Test], cost: int, is_last: bool) -> None:
-        action = line.action
-        if action is Action.JUMP and is_last:
+    def _shape(self, form: _RuleForm, action: Action) -> int:
+        number = self._shape_numbers.get((form.codes, action))
+        if number is None:
+            shape = Shape(Operation.RULE, tuple((predicate, negated) for predicate, negated, _ in form.tests), action)
+            number = self._shape_numbers[form.codes, action] = self.shapes.number(shape)
+        return number
+
+    def _rule(self, rule: int, form: _RuleForm, cost: int, is_last: bool) -> None:
+        action, callee, argument, words = form.action, form.callee, form.argument, self.words
+        mark = self._inline_mark(callee) if callee >= 0 and action is Action.JUMP else None
+        if mark is not None:
+            action, argument = Action.INLINE_MARK, mark
+        elif action is Action.JUMP and is_last:
             action = Action.TAIL
-        mark = self._inline_mark(line.callee) if line.callee >= 0 and line.action is Action.JUMP else None
+        if mark is None and callee != NO_CALLEE:
+            self.jumps.append((len(words) + 3, callee))
+        words.extend((self._shape(form, action), rule, cost, argument))
+        for predicate, _, operand in form.tests:
+            words.append(operand - (1 << 32) if predicate is Predicate.RANDOM and operand >= 1 << 31 else operand)
         if mark is not None:
-            action = Action.INLINE_MARK
-        shape = Shape(Operation.RULE, tuple((predicate, negated) for predicate, negated, _ in tests), action)
-        place = self._emit(shape, line.rule, cost, line.argument if mark is None else mark)
-        for predicate, _, operand in tests:
-            self.words.append(operand - (1 << 32) if predicate is Predicate.RANDOM and operand >= 1 << 31 else operand)
-        if mark is not None:
-            self.words.append(self.first_rules[line.callee])
-        elif line.callee >= 0:
-            self.jumps.append((place + 3, line.callee))
+            words.append(self.first_rules[callee])
 
     def _inline_mark(self, callee: int) -> int | None:
         """The mark number if the chain does nothing but set a mark, whatever the packet; else None."""
@@ -242,14 +276,16 @@ class Emitter:
     def _cascade(lines: list[_Line], at: int) -> int:
         """How many lines from `at` on make one cascade: random jumps, and the unconditional jump that ends them."""
         end = at
-        while end < len(lines) and lines[end].is_cascade_member:
+        while end < len(lines) and lines[end].form.is_cascade_member:
             end += 1
-        if end > at and end < len(lines) and lines[end].action is Action.JUMP and not lines[end].tests:
+        if end > at and end < len(lines) and lines[end].form.action is Action.JUMP and not lines[end].form.tests:
             end += 1
         return end - at
 
     def _select(self, lines: list[_Line], is_last: bool) -> None:
-        thresholds = self._cumulative(tuple(line.tests[0][2] if line.tests else PROBABILITY_ONE for line in lines))
+        thresholds = self._cumulative(
+            tuple(line.form.tests[0][2] if line.form.tests else PROBABILITY_ONE for line in lines)
+        )
         is_total = thresholds[-1] >= 1 << 64
         tested = len(thresholds) - is_total
         base = len(self.option_threshold)
@@ -259,7 +295,7 @@ class Emitter:
             self.option_threshold.append(min(thresholds[option], 2**64 - 1) if option < tested else 2**64 - 1)
             if option < len(thresholds):
                 is_tail = is_last and option == len(lines) - 1
-                self.option_jumps.append((base + option, lines[option].callee))
+                self.option_jumps.append((base + option, lines[option].form.callee))
                 self.option_target.append(-1)
                 self.option_return.append(-1 if is_tail else singles + 5 * option)
             else:
@@ -268,12 +304,10 @@ class Emitter:
         for number, line in enumerate(lines[1:], start=1):
             assert len(self.words) == singles + 5 * (number - 1)
             # always a plain jump, so that the words are five each
-            shape_tests = line.tests
-            place = self._emit(
-                Shape(Operation.RULE, tuple((p, n) for p, n, _ in shape_tests), Action.JUMP), line.rule, 1, 0
-            )
-            self.jumps.append((place + 3, line.callee))
-            for _, _, operand in shape_tests:
+            form = line.form
+            self.jumps.append((len(self.words) + 3, form.callee))
+            self.words.extend((self._shape(form, Action.JUMP), line.rule, 1, 0))
+            for _, _, operand in form.tests:
                 self.words.append(operand - (1 << 32) if operand >= 1 << 31 else operand)
         last = len(lines) - 1
         if last < len(thresholds) and self.option_return[base + last] >= 0:
@@ -296,14 +330,14 @@ class Emitter:
 
     def _run(self, lines: list[_Line], at: int) -> int:
         end = at
-        while end < len(lines) and lines[end].key() is not None:
+        while end < len(lines) and lines[end].form.key is not None:
             end += 1
         return end - at
 
     def _dispatch(self, lines: list[_Line]) -> None:
         by_key: dict[tuple[int, int, int], list[int]] = {}
         for position, line in enumerate(lines):
-            key = line.key()
+            key = line.form.key
             assert key is not None
             by_key.setdefault(key, []).append(position)
         kinds = (1 if any(key[0] >= 0 for key in by_key) else 0) | (2 if any(key[0] < 0 for key in by_key) else 0)
@@ -314,7 +348,7 @@ class Emitter:
         if sum(map(len, candidates.values())) > 3 * len(lines) + 64:  # mixed in a way that multiplies: split by kind
             start = 0
             for position in range(1, len(lines) + 1):
-                if position == len(lines) or (lines[position].key()[0] < 0) != (lines[start].key()[0] < 0):  # type: ignore[index]
+                if position == len(lines) or (lines[position].form.key[0] < 0) != (lines[start].form.key[0] < 0):  # type: ignore[index]
                     self._dispatch(lines[start:position])
                     start = position
             return
@@ -323,11 +357,12 @@ class Emitter:
         place = self._emit(Shape(Operation.DISPATCH), number, len(lines), 0)
         skips: list[int] = []
         for key, positions in candidates.items():
-            self.keys.append((number, *key, len(self.words)))
+            self.keys.extend((number, *key, len(self.words)))
             scanned = 0
             for position in positions:
                 line = lines[position]
-                self._rule(line, line.residual(), position + 1 - scanned, False)
+                assert line.form.residual is not None
+                self._rule(line.rule, line.form.residual, position + 1 - scanned, False)
                 scanned = position + 1
             skips.append(self._emit(Shape(Operation.SKIP), -1, len(lines) - scanned, 0) + 3)
         after = len(self.words)
@@ -339,13 +374,17 @@ class Emitter:
     def _lines(self, unit: ChainUnit, first_rule: int, problems: list[Problem]) -> list[_Line]:
         lines = []
         for index, rule in enumerate(unit.chain.rules):
-            try:
-                tests = self.predicates.tests(rule.matches)
-                action, argument, callee = self._target(rule.target, unit)
-            except Unknown as unknown:
-                self._unknown(unit, index, rule, str(unknown), problems)
-                continue
-            lines.append(_Line(first_rule + index, tests, action, argument, callee))
+            form = self._forms.get(id(rule))
+            if form is None:
+                try:
+                    form = _RuleForm.of(self.predicates.tests(rule.matches), *self._target(rule.target, unit))
+                except Unknown as unknown:
+                    self._unknown(unit, index, rule, str(unknown), problems)
+                    continue
+                # an nth counter belongs to one rule of one chain
+                if unit.is_variant and not any(predicate is Predicate.NTH for predicate, _, _ in form.tests):
+                    self._forms[id(rule)] = form
+            lines.append(_Line(first_rule + index, form))
         return lines
 
     def _unknown(self, unit: ChainUnit, index: int, rule: Rule, reason: str, problems: list[Problem]) -> None:
@@ -371,9 +410,7 @@ class Emitter:
             case None:
                 return Action.COUNT, 0, -1
             case Jump():
-                callee = unit.callees.get(target.chain, -1)
-                if callee < 0:
-                    return Action.COUNT, 0, -1  # reported where chains are resolved
+                callee = unit.callees[target.chain]
                 return (Action.TAIL if target.goto else Action.JUMP), 0, callee
             case Verdict("ACCEPT"):
                 return Action.ACCEPT, 0, -1

@@ -188,9 +188,9 @@ class _Walk:
                     way: tuple[int, tuple[int, ...], ExactOutcome]
                     match shape.action:
                         case Action.JUMP:
-                            way = (argument, (*stack, following), out)
+                            way = (self.program.target(self.packet.host, argument), (*stack, following), out)
                         case Action.TAIL:
-                            way = (argument, stack, out)
+                            way = (self.program.target(self.packet.host, argument), stack, out)
                         case Action.RETURN:
                             way = (stack[-1], stack[:-1], out)
                         case Action.COUNT:
@@ -246,13 +246,13 @@ class _Walk:
     def _select(
         self, pc: int, stack: tuple[int, ...], out: ExactOutcome
     ) -> Iterator[tuple[Fraction, int, tuple[int, ...], ExactOutcome]]:
-        program = self.program
+        program, packet = self.program, self.packet
         first, tested, base = (int(program.code[pc + offset]) for offset in (1, 2, 3))
         left = ONE
         unit, index, _ = program.rule(first)
         for option in range(tested + 1):
             target = int(program.option_target[base + option])
-            if target < 0:
+            if target == -1:
                 missed = replace(out, rules_scanned=out.rules_scanned + tested)
                 yield left, pc + 4 + 5 * (tested - 1), stack, missed
                 return
@@ -261,7 +261,7 @@ class _Walk:
             chance = left * Fraction(threshold, PROBABILITY_ONE)
             back = int(program.option_return[base + option])
             taken = self._matched(replace(out, rules_scanned=out.rules_scanned + option + 1), first + option)
-            yield chance, target, stack if back < 0 else (*stack, back), taken
+            yield chance, program.target(packet.host, target), stack if back < 0 else (*stack, back), taken
             left -= chance
 
     def _find(self, number: int) -> int:

@@ -60,8 +60,8 @@ class Action(IntEnum):
     """What a rule does when all its predicates hold; `argument` is the instruction's fourth word."""
 
     COUNT = 0
-    JUMP = 1  # argument: pc; the pc of the next instruction is pushed
-    TAIL = 2  # argument: pc; nothing is pushed (goto, or nothing but the chain's end would follow)
+    JUMP = 1  # argument: pc, or below -1 a slot's; the pc of the next instruction is pushed
+    TAIL = 2  # argument: as for JUMP; nothing is pushed (goto, or nothing but the chain's end would follow)
     RETURN = 3
     MARK = 4  # argument: number of a (value, mask) pair
     INLINE_MARK = 5  # the same, for a jump to a chain that does only that; counts the inlined rule too
@@ -150,6 +150,7 @@ class Program:
     chains: tuple[Mapping[tuple[str, str], int], ...]  # per host: (table, chain) -> unit
     rule_count: int  # rules and policies: the length of a counter column
     depth: int  # the deepest stack that a packet can need
+    slot_pc: NDArray[np.int32]  # [slot, host] where a chain that differs between hosts begins; -1: not there
     # constants that operands and arguments point to
     networks: tuple[IPNetwork, ...]
     interface_patterns: tuple[str, ...]
@@ -168,7 +169,7 @@ class Program:
     recent_lists: tuple[str, ...]
     # SELECT options, DISPATCH keys
     option_threshold: NDArray[np.uint64]  # cumulative probability in units of 2**-64
-    option_target: NDArray[np.int64]  # pc; -1: no rule was chosen
+    option_target: NDArray[np.int64]  # pc, or below -1 a slot's; -1: no rule was chosen
     option_return: NDArray[np.int64]  # pc pushed; -1: nothing
     dispatch_kinds: NDArray[np.uint8]  # per dispatch: bit 0 keys with destination, bit 1 keys without
     key_table: NDArray[np.int64]  # open addressing, -1: free
@@ -177,6 +178,10 @@ class Program:
     _entries: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
     _members: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
     _types: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+
+    def target(self, host: int, target: int) -> int:
+        """Return the pc that a jump's target means on a host."""
+        return target if target >= 0 else int(self.slot_pc[slot_of(target), host])
 
     @property
     def hosts(self) -> int:
@@ -234,6 +239,16 @@ def interface_matches(patterns: Sequence[str], interfaces: Sequence[str]) -> NDA
             is_prefix = pattern.endswith("+")
             matched[row, column] = name.startswith(pattern[:-1]) if is_prefix else name == pattern
     return matched
+
+
+def slot_target(slot: int) -> int:
+    """Return how a jump names a slot: a number below -1, in place of a pc."""
+    return -2 - slot
+
+
+def slot_of(target: int) -> int:
+    """Return the slot that a jump's target below -1 names."""
+    return -2 - target
 
 
 DISPATCH_LIMIT = 1 << 15  # dispatch numbers, and below it 24 bits of address id + 1: a key fits int64

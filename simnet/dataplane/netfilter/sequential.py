@@ -63,9 +63,9 @@ class _Machine:
                 self._count(rule)
                 if action is Action.JUMP:
                     stack.append(following)
-                    pc = argument
+                    pc = self.program.target(self.host, argument)
                 elif action is Action.TAIL:
-                    pc = argument
+                    pc = self.program.target(self.host, argument)
                 elif action is Action.RETURN:
                     pc = stack.pop()
                 elif action is Action.COUNT:
@@ -118,7 +118,7 @@ class _Machine:
         drawn = np.uint64(self._draw())
         option = int(np.searchsorted(program.option_threshold[base : base + tested], drawn, side="right"))
         target = int(program.option_target[base + option])
-        if target < 0:
+        if target == -1:
             self.scanned += tested
             return pc + 4 + 5 * (tested - 1)
         self.scanned += option + 1
@@ -126,7 +126,7 @@ class _Machine:
         back = int(program.option_return[base + option])
         if back >= 0:
             stack.append(back)
-        return target
+        return program.target(self.host, target)
 
     def _find(self, number: int) -> int:
         packets, program, row = self.block.packets, self.program, self.row

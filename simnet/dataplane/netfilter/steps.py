@@ -20,6 +20,7 @@ from simnet.dataplane.netfilter.program import (
     dispatch_keys,
     hash_keys,
     interface_matches,
+    slot_of,
 )
 from simnet.dataplane.netfilter.state import NetfilterState
 from simnet.random_streams import bits_of_keys, flow_keys
@@ -116,6 +117,26 @@ class Block:
         for shape in present:
             chosen = np.flatnonzero(shapes == shape)
             self._wait(int(shape), chosen if rows is None else rows[chosen], pcs[chosen])
+
+    def _jump(self, rows: Rows, target: Words) -> None:
+        """Go on at the targets of jumps: a pc each, or a chain that each host has a form of."""
+        slot_pc = self.program.slot_pc
+        if not len(slot_pc):
+            self._advance(rows, target)
+            return
+        if not isinstance(target, np.ndarray):
+            if target >= 0:
+                self._advance(rows, target)
+                return
+            host = _column(self.packets.host, rows)
+            self._advance(rows, slot_pc[slot_of(target)].take(host).astype(np.int64))
+            return
+        late = np.flatnonzero(target < 0)
+        if len(late):
+            host = self.packets.host.take(late if rows is None else rows.take(late))
+            target = target.copy()
+            target[late] = slot_pc.reshape(-1).take((-2 - target.take(late)) * slot_pc.shape[1] + host)
+        self._advance(rows, target)
 
     def _wait(self, shape: int, rows: Rows, pcs: Words) -> None:
         if self.program.shapes[shape].is_stateful:
@@ -220,9 +241,9 @@ class Block:
                 self._advance(rows, pcs + shape.length)
             case Action.JUMP:
                 self._push(rows, pcs + shape.length)
-                self._advance(rows, argument)
+                self._jump(rows, argument)
             case Action.TAIL:
-                self._advance(rows, argument)
+                self._jump(rows, argument)
             case Action.RETURN:
                 self._return(rows)
             case Action.MARK | Action.INLINE_MARK:
@@ -303,7 +324,7 @@ class Block:
         option = choose(program.option_threshold, drawn, base, tested)
         at = base + option
         target = program.option_target.take(at)
-        is_none = target < 0
+        is_none = target == -1
         self._scan(rows, np.where(is_none, tested, option + 1))
         if is_none.any():
             left = np.flatnonzero(is_none)
@@ -328,7 +349,7 @@ class Block:
             pushed = np.flatnonzero(is_pushed)
             if len(pushed):
                 self._push(self._numbers(rows).take(pushed), back.take(pushed))
-        self._advance(rows, target)
+        self._jump(rows, target)
 
     # --- predicates
 

@@ -3,6 +3,10 @@
 import pytest
 
 from simnet.dataplane.netfilter.compiler import compile_program
+from simnet.dataplane.netfilter.counters import Counters
+from simnet.dataplane.netfilter.executor import run_chain
+from simnet.dataplane.netfilter.packets import PacketColumns
+from simnet.dataplane.netfilter.state import NetfilterState
 from simnet.errors import InputError
 from simnet.model.addresses import AddressTable
 from simnet.model.iptables import ruleset as rs
@@ -13,16 +17,47 @@ def nat(*chains, source=""):
     return rs.Ruleset(rs.Family.IPV4, {"nat": rs.Table("nat", held)}, source)
 
 
-def test_a_node_that_differs_in_one_chain_costs_that_chain_and_those_that_lead_to_it():
+def accept_or(chain):
+    return (rs.Rule((), rs.Jump(chain)), rs.Rule((), rs.Verdict("ACCEPT")))
+
+
+def test_a_node_that_differs_in_one_chain_costs_that_chain_alone():
     leaf, other = rs.Chain("LEAF"), rs.Chain("OTHER", (rs.Rule((), rs.Verdict("ACCEPT")),))
     top = rs.Chain("PREROUTING", (rs.Rule((), rs.Jump("LEAF")), rs.Rule((), rs.Jump("OTHER"))), "ACCEPT")
     own_leaf = rs.Chain("LEAF", (rs.Rule((), rs.Verdict("DROP")),))
     program = compile_program([nat(leaf, other, top), nat(own_leaf, other, top), nat(leaf, other, top)], AddressTable())
-    names = [unit.chain.name for unit in program.units]
-    assert sorted(names) == ["LEAF", "LEAF", "OTHER", "PREROUTING", "PREROUTING"]
-    first, second, third = (program.unit(host, "nat", "PREROUTING") for host in range(3))
-    assert first is third
-    assert first is not second
+    assert sorted(unit.chain.name for unit in program.units) == ["LEAF", "LEAF", "OTHER", "PREROUTING"]
+    assert program.unit(0, "nat", "PREROUTING") is program.unit(1, "nat", "PREROUTING")
+    assert program.unit(0, "nat", "LEAF") is program.unit(2, "nat", "LEAF")
+    assert program.unit(1, "nat", "LEAF").chain is own_leaf
+
+
+def test_chains_that_are_equal_but_not_the_same_object_are_compiled_once():
+    def host():
+        return nat(rs.Chain("LEAF", (rs.Rule((), rs.Verdict("DROP")),)), rs.Chain("PREROUTING", accept_or("LEAF"), "ACCEPT"))
+
+    program = compile_program([host(), host(), host()], AddressTable())
+    assert len(program.units) == 2
+    assert program.slot_pc.shape == (0, 3)
+
+
+def test_chains_that_lead_to_each_other_on_different_nodes_are_no_loop():
+    a_first = nat(rs.Chain("PREROUTING", accept_or("A"), "ACCEPT"), rs.Chain("A", accept_or("B")), rs.Chain("B"))
+    b_first = nat(rs.Chain("PREROUTING", accept_or("B"), "ACCEPT"), rs.Chain("B", accept_or("A")), rs.Chain("A"))
+    program = compile_program([a_first, b_first], AddressTable())
+    packets = PacketColumns.of(2, host=[0, 1])
+    outcome = run_chain(program, "nat", "PREROUTING", packets, seed=0, state=NetfilterState(), counters=Counters(program))
+    assert [program.rule(rule)[0].chain.name for rule in outcome.rule.tolist()] == ["A", "B"]
+    looping = nat(rs.Chain("PREROUTING", accept_or("A"), "ACCEPT"), rs.Chain("A", accept_or("B")), rs.Chain("B", accept_or("A")))
+    with pytest.raises(InputError, match="which leads back here"):
+        compile_program([a_first, looping], AddressTable())
+
+
+def test_a_node_without_a_chain_that_the_others_jump_to_is_refused():
+    whole = nat(rs.Chain("PREROUTING", accept_or("A"), "ACCEPT"), rs.Chain("A"), source="whole.save")
+    part = nat(whole.tables["nat"].chains["PREROUTING"], source="part.save")
+    with pytest.raises(InputError, match="part.save.*\n.*a jump to A, which is not in the table"):
+        compile_program([whole, part], AddressTable())
 
 
 def test_every_unknown_match_is_named_with_its_line():
