@@ -32,6 +32,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "validate": ("simnet.cli.validate", "command", "Every mistake of experiments and manifests at once."),
     "plan": ("simnet.cli.plan", "command", "The runs of an experiment, and what they will cost."),
     "run": ("simnet.cli.run", "command", "Run an experiment; go on where it stopped."),
+    "routes": ("simnet.cli.routes", "command", "Routes of a node or switch, and why."),
+    "interfaces": ("simnet.cli.interfaces", "command", "A node's or a pod's interfaces, as `ip addr` shows them."),
     "compare": ("simnet.cli.compare", "command", "Differences between variants, with intervals."),
     "plot": ("simnet.cli.plot", "command", "Draw the figures of a result."),
     "report": ("simnet.cli.plot", "report_command", "Write the report of a result."),

@@ -44,7 +44,7 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
     pods = tuple(_cluster_pod(pod) for pod in ready.pods)
     settings = replace(spec.fabric, client_networks=_client_networks(clients, spec))
     fabric = build_fabric(nodes, pods, _client_addresses(clients, nodes, spec), settings)
-    fibs = steady_fibs(fabric, nodes, pods, assignment.blocks, _advertised(services, slices), spec.calico, settings)
+    fibs = steady_fibs(fabric, nodes, pods, assignment.blocks, advertised_services(services, slices), spec.calico, settings)
     return Cluster(
         nodes=nodes,
         pods=pods,
@@ -335,7 +335,8 @@ def _cluster_pod(pod: ScheduledPod) -> ClusterPod:
     return ClusterPod(pod.namespace, pod.name, pod.node, pod.addresses, pod.host_network, pod.ready)
 
 
-def _advertised(services: Sequence[Service], slices: Sequence[EndpointSlice]) -> tuple[AdvertisedService, ...]:
+def advertised_services(services: Sequence[Service], slices: Sequence[EndpointSlice]) -> tuple[AdvertisedService, ...]:
+    """Return what route advertisement needs to know of the Services: addresses, policy, nodes with endpoints."""
     ready: dict[tuple[str, str], set[str]] = {}
     held: dict[tuple[str, str], set[str]] = {}
     for each in slices:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from simnet.controlplane.bgp.steady import steady_fibs
 from simnet.controlplane.fabric import build_fabric
-from simnet.engine.materialise import _advertised
+from simnet.engine.materialise import advertised_services
 from simnet.model.cluster import Cluster
 from simnet.model.fabric import DeviceKind
 from simnet.model.scenario import ClusterSpec
@@ -28,7 +28,7 @@ def with_outside_client(cluster: Cluster, spec: ClusterSpec, address: str) -> Cl
         cluster.nodes,
         cluster.pods,
         cluster.blocks,
-        _advertised(cluster.services, cluster.endpoint_slices),
+        advertised_services(cluster.services, cluster.endpoint_slices),
         spec.calico,
         spec.fabric,
     )

@@ -35,6 +35,34 @@ def select_paths(speaker: Speaker, paths: Sequence[Path], igp_metric: IgpMetric)
     return tuple(merged[: speaker.ecmp_width])
 
 
+def deciding_clause(best: Path, other: Path, igp_metric: IgpMetric) -> str:
+    """Return the clause of the decision process by which `other` was not chosen, or not merged with `best`."""
+    if best.learned is Learned.LOCAL:
+        return "a route of its own (preference 200) beats one that BGP brought (100)"
+    if igp_metric(other.next_hop) is None:
+        return f"next hop {other.next_hop} cannot be resolved (RFC 4271, 9.1.2.1)"
+    clauses = (
+        ("lower LOCAL_PREF", "9.1.2", other.local_pref, best.local_pref),
+        ("longer AS_PATH", "9.1.2.2 a", len(other.as_path), len(best.as_path)),
+        ("higher ORIGIN", "9.1.2.2 b", other.origin, best.origin),
+    )
+    for what, where, mine, theirs in clauses:
+        if mine != theirs:
+            return f"{what}, {mine} against {theirs} (RFC 4271, {where})"
+    if _med(other, best) != _med(best, best):
+        return f"higher MED, {other.med or 0} against {best.med or 0} (RFC 4271, 9.1.2.2 c)"
+    if other.learned is not best.learned:
+        return "iBGP, where the best is eBGP (RFC 4271, 9.1.2.2 d)"
+    if igp_metric(other.next_hop) != igp_metric(best.next_hop):
+        return "higher metric to the next hop (RFC 4271, 9.1.2.2 e)"
+    tie, best_tie = _tie_key(other), _tie_key(best)
+    if tie[0] != best_tie[0]:
+        return "higher router id (RFC 4271, 9.1.2.2 f)"
+    if tie[1] != best_tie[1]:
+        return "longer CLUSTER_LIST (RFC 4456, 9)"
+    return "higher address of the peer (RFC 4271, 9.1.2.2 g)"
+
+
 def _merge_key(path: Path, igp_metric: IgpMetric) -> tuple[int, ...]:
     """What merged paths have in common, most important first; smaller is better."""
     metric = igp_metric(path.next_hop)

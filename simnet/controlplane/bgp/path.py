@@ -62,6 +62,7 @@ class Peering:
     shared: frozenset[str] = frozenset()  # addresses on the segment that both ends share
     exports_learned: bool = True  # False: what BGP brought is withheld (BGPFilter, source RemotePeers)
     allowed_own_as: int = 0
+    untold: frozenset[IPNetwork] = frozenset()  # prefixes that the far end is not told: a switch's underlay, to nodes
 
 
 @dataclass(frozen=True, slots=True)

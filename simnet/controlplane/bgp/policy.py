@@ -21,6 +21,8 @@ def export_path(speaker: Speaker, peering: Peering, path: Path) -> Path | Withhe
     """Return the path as the peer is told it, or why it is withheld. A pure function of the three."""
     if path.peer == peering.remote:
         return Withheld("learned from that peer")
+    if path.prefix in peering.untold:
+        return Withheld("export filter: nodes are told of the cluster's prefixes only")
     if path.learned is not Learned.LOCAL and not peering.exports_learned:
         return Withheld("export filter: learned from a BGP peer")
     if not peering.is_internal:

@@ -1,0 +1,135 @@
+"""`simnet routes`: a box's forwarding table as `ip route` prints it, or its BGP table as FRR does; and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simnet.cli.boxes import load, named
+
+if TYPE_CHECKING:
+    from simnet.controlplane.bgp.rib import Rib
+    from simnet.engine.route_view import NotOriginated
+    from simnet.model.fib import Fib
+
+
+@click.command(name="routes", short_help="Routes of a node or switch, and why.")
+@click.argument("file", metavar="FILE")
+@click.option("--node", metavar="NODE", help="A node's routes.")
+@click.option("--switch", metavar="NAME", help="A switch's routes.")
+@click.option("--format", "form", type=click.Choice(["ip", "bgp", "json"]), default="ip", show_default=True)
+@click.option("--family", type=click.Choice(["4", "6"]), default="4", show_default=True, help="IPv4 or IPv6.")
+@click.option("--local", is_flag=True, help="The box's own addresses (table local) in place of its routes.")
+@click.option("--why", is_flag=True, help="Name the rule behind each route, each path not taken, each prefix not told.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Of random placement.")
+def command(
+    file: str, node: str | None, switch: str | None, form: str, family: str, local: bool, why: bool, seed: int
+) -> None:
+    """Print the routes of one box once BGP has converged.
+
+    FILE is an experiment, a cluster file, or a folder or file of Kubernetes manifests. --format ip: as `ip route`
+    prints them; bgp: Network, Next Hop, Metric, LocPrf, Path, best (>) and multipath (=), as FRR's `show ip bgp`; json:
+    the routes, and with --why the paths too (docs/models/routing.md).
+    """
+    from simnet.engine.route_view import boxes, not_originated, rib
+    from simnet.model.fabric import DeviceKind
+
+    if (node is None) == (switch is None):
+        raise click.UsageError("give --node NODE or --switch NAME")
+    cluster, spec = load(file, seed)
+    if node is not None:
+        device = named(node, "--node", "node", boxes(cluster, DeviceKind.NODE))
+    else:
+        device = named(switch or "", "--switch", "switch", boxes(cluster, DeviceKind.SWITCH))
+    version = int(family)
+    fib = cluster.fibs[device]
+    paths = rib(cluster, spec, device, family=version) if why or form == "bgp" else None
+    kept = list(not_originated(cluster, spec, device, family=version)) if why and node is not None else []
+    if form == "json":
+        click.echo(json.dumps(_as_json(fib, paths, kept, version), indent=1, ensure_ascii=False))
+        return
+    if form == "bgp" and paths is not None:
+        from simnet.controlplane.bgp.table_text import bgp_table_lines
+
+        lines = list(bgp_table_lines(paths, family=version, why=why))
+    else:
+        from simnet.controlplane.route_lines import route_lines
+
+        lines = route_lines(fib, family=version, local=local, why=why)
+    if paths is not None and why:
+        lines += _sections(paths, kept)
+    click.echo("\n".join(lines))
+
+
+def _sections(rib: Rib, kept: list[NotOriginated]) -> Iterator[str]:
+    """Lines that begin with `#`: paths not taken, prefixes not told by and to this box."""
+    not_taken = [
+        (entry.prefix, path) for entry in rib.entries for path in entry.paths if not (path.is_best or path.is_multipath)
+    ]
+    if not_taken:
+        yield "# paths not taken:"
+        for prefix, path in not_taken:
+            via = f" next hop {path.path.next_hop}" if path.path.next_hop else ""
+            yield f"#   {prefix} from {path.peer or 'itself'}{via}: {path.why}"
+    if kept:
+        yield "# not told to anyone:"
+        yield from (f"#   {each.prefix}: {each.rule}" for each in kept)
+    for title, mine in (("not told by this box", True), ("not told to this box", False)):
+        lines = [each for each in rib.untold if (each.sender == rib.speaker) == mine]
+        if lines:
+            yield f"# {title}:"
+            for each in lines:
+                other = f"to {each.receiver}" if mine else f"by {each.sender}"
+                yield f"#   {each.prefix} {other}: {each.rule}"
+
+
+def _as_json(fib: Fib, rib: Rib | None, kept: list[NotOriginated], family: int) -> dict[str, Any]:
+    routes = [
+        {
+            "prefix": str(route.prefix),
+            "type": route.kind.value,
+            "nextHops": [{"via": hop.gateway, "dev": hop.interface} for hop in route.next_hops],
+            "protocol": route.protocol,
+            "metric": route.metric,
+            "scope": "link" if route.scope_link else None,
+            "source": route.source,
+            "why": route.why,
+        }
+        for route in fib.routes
+        if route.prefix.version == family
+    ]
+    told: dict[str, Any] = {"device": fib.device, "family": family, "routes": routes}
+    if rib is not None:
+        told["bgp"] = {
+            "as": rib.as_number,
+            "prefixes": [
+                {
+                    "prefix": str(entry.prefix),
+                    "paths": [
+                        {
+                            "peer": path.peer or None,
+                            "learned": path.path.learned.value if path.is_valid else None,
+                            "nextHop": path.path.next_hop or None,
+                            "asPath": list(path.path.as_path),
+                            "localPref": path.path.local_pref,
+                            "med": path.path.med,
+                            "valid": path.is_valid,
+                            "best": path.is_best,
+                            "multipath": path.is_multipath,
+                            "why": path.why,
+                        }
+                        for path in entry.paths
+                    ],
+                }
+                for entry in rib.entries
+            ],
+            "notTold": [
+                {"prefix": str(each.prefix), "from": each.sender, "to": each.receiver, "rule": each.rule}
+                for each in rib.untold
+            ],
+            "notOriginated": [{"prefix": str(each.prefix), "rule": each.rule} for each in kept],
+        }
+    return told
