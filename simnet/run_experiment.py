@@ -16,6 +16,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -143,15 +144,16 @@ def run_experiment(
         progress(status)
 
     try:
-        for ended in run_all(tasks, perform, workers=workers, progress=moved, preload=[__name__]):
-            status.under_way.pop(ended.name, None)
-            if isinstance(ended, Failed):
-                status.failures.append(Failure(planned[ended.name], ended.reason, ended.trace))
-                if fail_fast:
-                    break
-            else:
-                status.finished += 1
-            progress(status)
+        with closing(run_all(tasks, perform, workers=workers, progress=moved, preload=[__name__])) as outcomes:
+            for ended in outcomes:
+                status.under_way.pop(ended.name, None)
+                if isinstance(ended, Failed):
+                    status.failures.append(Failure(planned[ended.name], ended.reason, ended.trace))
+                    if fail_fast:
+                        break
+                else:
+                    status.finished += 1
+                progress(status)
     finally:
         _prepared.cache_clear()
         store.clean_leftovers(folder)

@@ -10,11 +10,13 @@ that was killed.
 from __future__ import annotations
 
 import multiprocessing
+import os
+import select
 import signal
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,7 +59,7 @@ def run_all(
     progress: Callable[[str, int], None] = lambda name, position: None,
     attempts: int = ATTEMPTS,
     preload: Sequence[str] = (),
-) -> Iterator[Done[Value] | Failed]:
+) -> Generator[Done[Value] | Failed, None, None]:
     """Yield what becomes of each task as it happens; `Done` or `Failed` comes once for each, in no certain order.
 
     Parameters
@@ -178,6 +180,7 @@ class _Pool:
     def _bury(self, worker: _Worker) -> str:
         worker.pipe.close()
         worker.process.join()
+        _wait_until_gone(worker.process.pid)
         self._workers.remove(worker)
         return _death(worker.process.exitcode)
 
@@ -187,8 +190,21 @@ class _Pool:
             worker.process.kill()
         for worker in self._workers:
             worker.process.join()
+            _wait_until_gone(worker.process.pid)
             worker.pipe.close()
         self._workers.clear()
+
+
+def _wait_until_gone(pid: int | None) -> None:
+    """Wait until a killed process has ended; its pipe is closed before, and `join` returns early if its parent died."""
+    if pid is None or not hasattr(os, "pidfd_open"):
+        return
+    with suppress(OSError):  # no such process any more
+        descriptor = os.pidfd_open(pid)
+        try:
+            select.select([descriptor], [], [], 5.0)
+        finally:
+            os.close(descriptor)
 
 
 def _start_server() -> None:
