@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ class CompiledCluster:
     wires: Wires
     place_names: tuple[str, ...]  # devices by name, pods as namespace/name
     direction_names: tuple[str, ...]  # of links: "a->b"
+    # Exact shares of what was called so far (shares.py): the same for every seed, so repeats find them here.
+    shares: dict[Hashable, Mapping[tuple[str, str], float]] = field(default_factory=dict, compare=False, repr=False)
 
     def place(self, name: str) -> int:
         """The number of a device or pod; KeyError if there is none."""

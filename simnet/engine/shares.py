@@ -49,6 +49,23 @@ def expected_shares(
     Empty where there is no closed form: rules that remember (affinity, nth), ECMP by addresses alone where
     it matters (few clients stay where their hash puts them), or more than MOST_WALKS branches to follow.
     """
+    called = (
+        variant.entry,
+        variant.service,
+        variant.port,
+        targets.fixed,
+        targets.address.tobytes(),
+        targets.port.tobytes(),
+    )
+    calling = (callers.place.tobytes(), callers.address.tobytes(), None if demand is None else demand.tobytes())
+    if (called, calling) not in compiled.shares:
+        compiled.shares[called, calling] = _expected_shares(compiled, variant, targets, callers, demand)
+    return compiled.shares[called, calling]
+
+
+def _expected_shares(
+    compiled: CompiledCluster, variant: Variant, targets: Targets, callers: Callers, demand: NDArray[np.float64] | None
+) -> Mapping[tuple[str, str], float]:
     cluster = compiled.cluster
     if compiled.network.program.nth:
         return {}
