@@ -1,7 +1,7 @@
 """A cluster to ask questions of: which way packets take, how traffic is shared out, which rules a node holds.
 
-A facade over `engine` and `model`; it stands beside the layers because it hands out DataFrames, which `engine` may not make
-(docs/decisions/0011-questions.md). Everything is built when it is first asked for.
+A facade over `engine` and `model`; it stands beside the layers because it hands out DataFrames, which `engine` may
+not make (docs/decisions/0011-questions.md). Everything is built when it is first asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from simnet.config.cluster_file import load_cluster_spec
 from simnet.controlplane.kube_proxy.restore_text import restore_text
 from simnet.engine.materialise import materialise
-from simnet.engine.shares import share_rows
+from simnet.engine.shares import ShareRow, share_rows
 from simnet.engine.trace import Trace, Tracer
 from simnet.errors import InputError, Position, Problem
 from simnet.model.cluster import Cluster as Model
@@ -39,7 +39,7 @@ class NodeRules:
         return f"NodeRules({self.node!r}, {self.ruleset.family.value}, {count} rules in {len(chains)} chains)"
 
     def to_restore(self) -> str:
-        """Return the input that kube-proxy hands to `iptables-restore`; imported rules as `iptables-save` prints them."""
+        """Return what kube-proxy hands to `iptables-restore`; imported rules as `iptables-save` prints them."""
         return self.to_save() if self.ruleset.source else restore_text(self.ruleset)
 
     def to_save(self, *, backend: Backend = "nft", counters: bool = False) -> str:
@@ -139,10 +139,11 @@ class Cluster:
         """
         import pandas as pd
 
-        from simnet.engine.shares import ShareRow
+        return pd.DataFrame([row.to_dict() for row in self.share_rows()], columns=list(ShareRow.__slots__))
 
-        rows = [row.to_dict() for row in share_rows(self._tracer)]
-        return pd.DataFrame(rows, columns=list(ShareRow.__slots__))
+    def share_rows(self, service: str | None = None) -> list[ShareRow]:
+        """Return the rows of `shares` as plain values, of all Services or of one (InputError if unknown)."""
+        return list(share_rows(self._tracer, service))
 
 
 def load_cluster(path: str | os.PathLike[str], *, stdin: BinaryIO | None = None, seed: int = 1) -> Cluster:

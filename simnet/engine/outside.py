@@ -1,4 +1,5 @@
-"""A cluster seen by a client at an address that its file does not name: the same cluster with one more site on the fabric.
+"""A cluster seen by a client at an address that its file does not name: the same cluster with one more site on the
+fabric.
 
 Services, pods, rules and IPAM stay as they are; only wires and routes are made anew.
 """

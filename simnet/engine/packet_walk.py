@@ -1,15 +1,15 @@
 """One packet's way through a cluster and back, every branch with its probability, every rule and route told.
 
 The scalar counterpart of `dataplane.path`: the same boxes in the same order, read from rule sets, FIBs and the fabric
-themselves. A branch is an immutable value, so that the tree is a recursion of generators: each method takes a packet where it
-is and yields all ends that it can come to. Depth is bounded by the TTL.
+themselves. A branch is an immutable value, so that the tree is a recursion of generators: each method takes a packet
+where it is and yields all ends that it can come to. Depth is bounded by the TTL.
 Source: net/ipv4/ip_forward.c, nf_conntrack_core.c, nf_nat_core.c; docs/models/trace-and-shares.md.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import NamedTuple
@@ -111,6 +111,7 @@ class Moving:
     entries: tuple[Entry, ...] = ()
     owed: tuple[IPAddress, int] | None = None  # a reply's source, to be restored when it leaves the node
     steps: Linked | None = None
+    chosen: tuple[tuple[Hashable, int, int], ...] = ()  # ECMP choices made: (what was hashed, next hops, which one)
     kept: tuple[
         tuple[str, str], ...
     ] = ()  # (box, next hop) chosen by addresses alone: equal for all of a pair's packets
@@ -303,6 +304,11 @@ class Request:
         if len(steps) == 1:
             yield ONE, steps[0]
             return
+        key = self.around.routes.ecmp_key(packet.place, packet.header)
+        known = next((index for held, size, index in packet.chosen if (held, size) == (key, len(steps))), None)
+        if known is not None:  # the hash of the same packet is the same hash
+            yield ONE, steps[known]._replace(choices=1)
+            return
         for number in self.around.rules.chance.pick(len(steps), packet.draws):
             yield Fraction(1, len(steps)), steps[number]
 
@@ -313,7 +319,8 @@ class Request:
         kept = packet.kept
         if self.around.routes.hashes_addresses_alone(packet.place):
             kept = (*kept, (packet.place, step.route))
-        return replace(packet, probability=packet.probability * share, draws=packet.draws + 1, kept=kept)
+        chosen = (*packet.chosen, (self.around.routes.ecmp_key(packet.place, packet.header), step.choices, step.member))
+        return replace(packet, probability=packet.probability * share, draws=packet.draws + 1, kept=kept, chosen=chosen)
 
     def follow(self, packet: Moving, step: Decision) -> Iterator[Ending]:
         """Go where the routing decision says: over one wire or, through a bridge, two."""
@@ -412,7 +419,9 @@ class Reply(Request):
     def endings(self) -> Iterator[Ending]:
         """Yield every end of the answer; `probability` is that of the reply's own branches."""
         answer = self.request.packet.header.reversed()
-        start = Moving(ONE, self.request.place, answer, answer, draws=self.request.packet.draws)
+        start = Moving(
+            ONE, self.request.place, answer, answer, draws=self.request.packet.draws, chosen=self.request.packet.chosen
+        )
         for ending in self.leave_origin(start):
             as_called = ending.packet.header == self.header.reversed() and ending.place == self.origin
             if ending.verdict == "delivered" and not as_called:
@@ -451,11 +460,11 @@ class Reply(Request):
         packet = self.remember(packet)
         origin = self.origin
         is_here = self.around.node_of.get(origin, origin) == packet.place
-        if is_here and origin not in self.around.routes.pod_of:
-            if packet.header.destination_port == self.header.source_port:
-                yield self.ended(packet, "delivered", "", origin)
-                return
-        yield self.ended(packet, "rejected", "port closed", packet.place)
+        has_asked = packet.header.destination_port == self.header.source_port
+        if is_here and has_asked and origin not in self.around.routes.pod_of:
+            yield self.ended(packet, "delivered", "", origin)
+        else:
+            yield self.ended(packet, "rejected", "port closed", packet.place)
 
 
 def _rule_step(direction: str, box: str, hook: str, step: RuleStep, header: Header) -> TraceStep:

@@ -8,10 +8,10 @@ Source: net/ipv4/fib_trie.c (longest prefix; the local table first).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
-from simnet.engine.rule_walk import Host, IPAddress
+from simnet.engine.rule_walk import Header, Host, IPAddress
 from simnet.model.fabric import Attachment, DeviceKind, Fabric, Segment
 from simnet.model.fib import Fib, NextHop, Route, RouteKind
 
@@ -28,6 +28,7 @@ class Decision(NamedTuple):
     wires: tuple[str, ...] = ()  # "a->b", through a bridge two
     route: str = ""  # as `ip route` shows it, shortened
     choices: int = 1  # equally likely next hops, of which this is one
+    member: int = 0  # its position among them
 
 
 class RouteWalker:
@@ -63,6 +64,15 @@ class RouteWalker:
         """Whether an ECMP choice of the device looks at addresses only, so that a pair's packets stay together."""
         return self.kinds[device] is not DeviceKind.SWITCH or self.fabric.ecmp_hash == "l3"
 
+    def ecmp_key(self, device: str, header: Header) -> Hashable:
+        """Return what a device's ECMP choice is a function of: a packet that comes again takes the same next hop."""
+        if self.hashes_addresses_alone(device):
+            return (device, header.source, header.destination)
+        if self.fabric.ecmp_hash == "symmetric":
+            ends = frozenset([(header.source, header.source_port), (header.destination, header.destination_port)])
+            return (device, ends, header.protocol)
+        return (device, header)
+
     def wire_from_pod(self, pod: str) -> str:
         """Return the direction's name from a pod to its node."""
         held = self.pod_of[pod]
@@ -80,7 +90,8 @@ class RouteWalker:
         if route.kind not in (RouteKind.VIA, RouteKind.DIRECT):
             return [Decision(route.kind.value, route=f"{route.kind.value} {text}")]
         hops = route.next_hops if route.kind is RouteKind.VIA else route.next_hops[:1]
-        return [self._follow(device, destination, hop, text, len(hops)) for hop in hops]
+        found = [self._follow(device, destination, hop, text, len(hops)) for hop in hops]
+        return [step._replace(member=number) for number, step in enumerate(found)]
 
     def _follow(self, device: str, destination: IPAddress, hop: NextHop, text: str, choices: int) -> Decision:
         told = f"{text} via {hop.gateway} dev {hop.interface}" if hop.gateway else f"{text} dev {hop.interface}"

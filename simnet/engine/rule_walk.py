@@ -1,10 +1,10 @@
 """What a host's rules do to one packet, rule by rule, every branch with its exact probability.
 
-Reads the `Ruleset` itself, as a person with `iptables-save` in hand would: it tells which rules a packet met, takes any address
-without compiling anything, and is an implementation apart from the vector machine of `dataplane.netfilter`, with which
-it must agree.
-Modelled: what the machine models; `statistic --mode nth` counts as chance 1 in `every`, `recent` lists are empty, as for a client's
-first connection. Left out: counters.
+Reads the `Ruleset` itself, as a person with `iptables-save` in hand would: it tells which rules a packet met, takes
+any address without compiling anything, and is an implementation apart from the vector machine of
+`dataplane.netfilter`, with which it must agree.
+Modelled: what the machine models; `statistic --mode nth` counts as chance 1 in `every`, `recent` lists are empty, as
+for a client's first connection. Left out: counters.
 Source: iptables(8), iptables-extensions(8); xt_statistic keeps a probability as q / 2**31.
 """
 
@@ -219,8 +219,8 @@ class RuleWalker:
             if found < 0:  # the end of the chain
                 scanned += len(chain.rules) - at
                 if callers is not None:
-                    (caller, resume), callers = callers.last, callers.before  # type: ignore[misc]
-                    ways.append(_Way(probability, caller, resume, callers, mark, steps, draws, scanned))
+                    back = callers.before
+                    ways.append(_Way(probability, callers.chain, callers.at, back, mark, steps, draws, scanned))
                     continue
                 packet = replace(now.packet, mark=mark)
                 verdict = DROPPED if chain.policy == "DROP" else now.verdict
@@ -250,11 +250,11 @@ class RuleWalker:
                 if isinstance(target, SetMark):
                     ways.append(following._replace(mark=(mark & ~target.mask & 0xFFFFFFFF) ^ target.value))
                 elif isinstance(target, Jump):
-                    back = callers if target.goto else Linked(callers, (chain, found + 1))
+                    caller = callers if target.goto else _Caller(callers, chain, found + 1)
                     callee = ruleset.chain(table, target.chain)
                     if callee is None:
                         raise InputError([_no_chain(ruleset, table, chain, rule)])
-                    ways.append(following._replace(chain=callee, at=0, callers=back))
+                    ways.append(following._replace(chain=callee, at=0, callers=caller))
                 elif isinstance(target, Verdict) and target.name == "RETURN":
                     ways.append(following._replace(at=len(chain.rules)))
                 elif target is None or (isinstance(target, OpaqueTarget) and self._is_harmless(target)):
@@ -411,13 +411,21 @@ class RuleWalker:
             raise InputError([_unknown(ruleset, table, chain, at, target)])
 
 
+class _Caller(NamedTuple):
+    """Where a jump came from: the chain, and the rule that is next there."""
+
+    before: _Caller | None
+    chain: Chain
+    at: int
+
+
 class _Way(NamedTuple):
     """A packet inside a chain."""
 
     probability: Fraction
     chain: Chain
     at: int
-    callers: Linked | None
+    callers: _Caller | None
     mark: int
     steps: Linked | None
     draws: int

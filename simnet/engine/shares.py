@@ -1,8 +1,9 @@
-"""Exact expected shares: which part of the connections each pod and node gets, by arithmetic on the rules' own probabilities.
+"""Exact expected shares: which part of the connections each pod and node gets, by arithmetic on the rules' own
+probabilities.
 
-Nothing is simulated: every branch of every first packet is followed (`packet_walk`), its probability a fraction of 31-bit
-thresholds and ECMP widths. Modelled: all that decides a first packet's way. Left out: what depends on packets before it
-(`recent` affinity, `nth`), for which there is no closed form.
+Nothing is simulated: every branch of every first packet is followed (`packet_walk`), its probability a fraction of
+31-bit thresholds and ECMP widths. Modelled: all that decides a first packet's way. Left out: what depends on packets
+before it (`recent` affinity, `nth`), for which there is no closed form.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def expected_shares(
 
     Returns
     -------
-    ("pod", ns/name) and ("serving_node", name): share of the connections that reach a pod; ("entry_node", name): of those
+    ("pod", ns/name) and ("serving_node", name): share of connections that reach a pod; ("entry_node", name): of those
     that are translated. Targets are taken to be called equally often, unless one is fixed.
     Empty where there is no closed form: rules that remember (affinity, nth), ECMP by addresses alone where
     it matters (few clients stay where their hash puts them), or more than MOST_WALKS branches to follow.
@@ -184,7 +185,7 @@ def _sites(compiled: CompiledCluster, callers: Callers, demand: NDArray[np.float
     count = len(callers.place)
     weight = np.full(count, 1 / count) if demand is None else np.diff(demand, prepend=0.0) / demand[-1]
     keys, inverse = np.unique(callers.place.astype(np.int64) << 32 | callers.address, return_inverse=True)
-    weights = np.bincount(inverse, weights=weight)
+    weights = np.bincount(inverse, weights=weight).astype(np.float64)
     found = []
     for place in np.unique(keys >> 32).tolist():
         rows = np.flatnonzero(keys >> 32 == place)
@@ -222,14 +223,17 @@ class ShareRow:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def share_rows(tracer: Tracer) -> Iterator[ShareRow]:
+def share_rows(tracer: Tracer, only: str | None = None) -> Iterator[ShareRow]:
     """Yield the shares of every entry point of every Service, for clients outside, in pods, and on nodes.
 
     Outside stands an address that the cluster does not know; where a load balancer has source ranges, also one
-    address in each range. A pod stands for all pods of its node (one that is no endpoint of the Service, if there is one); nodes
-    without pods have none. `recent` lists are empty: the shares of first connections.
+    address in each range. A pod stands for all pods of its node (one that is no endpoint of the Service, if there is
+    one); nodes without pods have none. `recent` lists are empty: the shares of first connections.
     """
-    for service in tracer.cluster.services:
+    services = tracer.cluster.services
+    if only is not None:
+        services = (tracer.service(only, "--service"),)
+    for service in services:
         for port in service.ports:
             for entry, address, number in entry_points(tracer, service, port):
                 for client, node, sender in _clients(tracer, service, entry, address):
@@ -321,4 +325,18 @@ def _rows(
         parts[key] = parts.get(key, Fraction(0)) + packet.probability
     named = (f"{service.namespace}/{service.name}", port.name or str(port.port), port.protocol.lower(), entry)
     for key, share in parts.items():
-        yield ShareRow(*named, endpoint_text(to, number), client, node, *key, float(share), str(share))
+        yield ShareRow(
+            *named,
+            address=endpoint_text(to, number),
+            client=client,
+            client_node=node,
+            entry_node=key[0],
+            serving_node=key[1],
+            pod=key[2],
+            endpoint=key[3],
+            verdict=key[4],
+            reason=key[5],
+            masquerade=key[6],
+            share=float(share),
+            exact=str(share),
+        )

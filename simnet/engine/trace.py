@@ -1,8 +1,9 @@
 """Traces: which way packets of a connection take, through which rules, with what probability.
 
-`Tracer.trace` sends one packet through the whole cluster and its answer back; `Tracer.ask_node` asks one node's rules alone.
-Modelled and left out: as in `rule_walk` and `packet_walk`. A trace without `all` follows one branch, drawn from the seed; with `all`
-every branch is told, ECMP next hops at 1/n each, and the probabilities sum to 1.
+`Tracer.trace` sends one packet through the whole cluster and its answer back; `Tracer.ask_node` asks one node's rules
+alone.
+Modelled and left out: as in `rule_walk` and `packet_walk`. A trace without `all` follows one branch, drawn from the
+seed; with `all` every branch is told, ECMP next hops at 1/n each, and the probabilities sum to 1.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from fractions import Fraction
 from functools import cached_property
 
 from simnet.controlplane.calico.felix_rules import NatOutgoing
+from simnet.dataplane.path.columns import TTL_AT_START
 from simnet.engine.network import PROTOCOL_NUMBERS
 from simnet.engine.outside import with_outside_client
 from simnet.engine.packet_walk import (
-    TTL_AT_START,
     Ending,
     Moving,
     Reply,
@@ -40,7 +41,9 @@ from simnet.engine.rule_walk import (
 )
 from simnet.errors import InputError, Position, Problem
 from simnet.model.cluster import Cluster
+from simnet.model.fabric import DeviceKind
 from simnet.model.iptables.ruleset import Family, Ruleset
+from simnet.model.kubernetes import Service
 from simnet.model.scenario import ClusterSpec
 
 SOURCE_PORT = 40000  # of the traced packet, unless the user gives one
@@ -78,6 +81,8 @@ class TraceOutcome:
     reply_reason: str = ""  # why a delivered packet was not answered
     rules_scanned: int = 0  # by the request, in all hooks of all nodes
     entry_node: str | None = None  # that translated the destination
+    place: str = ""  # device or pod where the request ended
+    keeps_choice: bool = False  # an ECMP choice by addresses alone led here: all connections of the pair share it
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form of design 4.1."""
@@ -159,6 +164,12 @@ class Tracer:
             for address in node.addresses
             if not ipaddress.ip_address(address).is_loopback
         }
+        self._site_at = {
+            ipaddress.ip_address(address): device.name
+            for device in cluster.fabric.devices
+            if device.kind is DeviceKind.CLIENTS
+            for address in device.addresses
+        }
         self._listening = listening_pods(cluster)
         self._around: dict[str, tuple[Cluster, RouteWalker]] = {}
 
@@ -177,8 +188,9 @@ class Tracer:
     def trace(self, source: str, destination: str, *, protocol: str = "tcp", all: bool = False, seed: int = 1) -> Trace:
         """Send a packet from SRC to DST:PORT and its answer back.
 
-        SRC is an address (one that the cluster does not know is an outside client's), `pod:NAMESPACE/NAME` or `node:NAME`,
-        with `:PORT` or without; DST likewise, or `service:NAMESPACE/NAME`, with its port. Raises InputError.
+        SRC is an address (one that the cluster does not know is an outside client's), `pod:NAMESPACE/NAME` or
+        `node:NAME`, with `:PORT` or without; DST likewise, or `service:NAMESPACE/NAME`, with its port. Raises
+        InputError.
         """
         number = protocol_number(protocol)
         to = self.destination(destination)
@@ -221,6 +233,8 @@ class Tracer:
             reply_reason=answer.reason if answer and not is_answered else "",
             rules_scanned=packet.rules_scanned,
             entry_node=packet.dnat_node or None,
+            place=ending.place,
+            keeps_choice=bool(packet.kept or (answer and answer.packet.kept)),
         )
 
     def surroundings(self, sender: End, rules: RuleWalker) -> tuple[Surroundings, str]:
@@ -253,8 +267,9 @@ class Tracer:
     ) -> Trace:
         """Ask one node's rules alone, as if the packet had just arrived there.
 
-        A source that is the node's own takes OUTPUT, any other PREROUTING; kube-proxy's rules (or the node's imported ones)
-        without those that Calico adds. Verdicts: translated, rejected, dropped, accepted (an explicit ACCEPT), none.
+        A source that is the node's own takes OUTPUT, any other PREROUTING; kube-proxy's rules (or the node's imported
+        ones) without those that Calico adds. Verdicts: translated, rejected, dropped, accepted (an explicit ACCEPT),
+        none.
         """
         held = self._nodes.get(node)
         if held is None:
@@ -320,7 +335,7 @@ class Tracer:
         except ValueError:
             expected = "an address, pod:NAMESPACE/NAME, node:NAME or service:NAMESPACE/NAME"
             raise InputError([_problem(option, repr(text), expected, "correct the spelling")]) from None
-        place = self._pod_at.get(address) or self._node_at.get(address)
+        place = self._pod_at.get(address) or self._node_at.get(address) or self._site_at.get(address)
         return End(place, address, _port(port, option, text) if port else None)
 
     def _named(self, kind: str, name: str, option: str) -> tuple[list[IPAddress], str | None]:
@@ -335,14 +350,18 @@ class Tracer:
                 raise InputError([_no_such(option, name, "node", self._nodes)])
             own = [ipaddress.ip_address(each) for each in node.addresses]
             return [each for each in own if not each.is_loopback] or own, node.name
-        services = {f"{each.namespace}/{each.name}": each for each in self.cluster.services}
-        service = services.get(name)
-        if service is None:
-            raise InputError([_no_such(option, name, "Service", services)])
+        service = self.service(name, option)
         texts = [each for each in service.cluster_ips or (service.cluster_ip,) if each not in ("", "None")]
         if not texts:
             raise InputError([_problem(option, name, "a Service with a cluster IP", "name one of its endpoints")])
         return [ipaddress.ip_address(each) for each in texts], None
+
+    def service(self, name: str, option: str) -> Service:
+        """Return the Service of that namespace/name. Raises InputError if there is none."""
+        services = {f"{each.namespace}/{each.name}": each for each in self.cluster.services}
+        if name not in services:
+            raise InputError([_no_such(option, name, "Service", services)])
+        return services[name]
 
     @staticmethod
     def _check_families(sender: End, to: End) -> None:
@@ -418,6 +437,7 @@ class _NodeRules:
             steps=tuple(step for step in unlinked(now.steps) if isinstance(step, TraceStep)),
             rules_scanned=now.rules_scanned,
             entry_node=now.dnat_node or None,
+            place=self.node,
         )
 
 

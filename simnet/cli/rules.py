@@ -1,0 +1,139 @@
+"""`simnet rules`: the iptables rules of a node, as kube-proxy writes them, as the kernel shows them, and against a
+real dump."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from simnet.cluster import NodeRules
+    from simnet.engine.rule_check import RuleCheck
+
+TABLES = ("nat", "filter", "mangle", "raw", "security")
+
+
+@click.command(name="rules", short_help="A node's iptables rules; compare them with a real dump.")
+@click.argument("file")
+@click.option("--node", required=True, metavar="NODE", help="Whose rules.")
+@click.option("--table", type=click.Choice(TABLES), help="This table only; of a list: nat where none is named.")
+@click.option("--chain", metavar="CHAIN", help="This chain only, with --format list.")
+@click.option("--family", type=click.Choice(["ipv4", "ipv6"]), default="ipv4", show_default=True)
+@click.option("--format", "form", type=click.Choice(["restore", "save", "list"]), default="save", show_default=True)
+@click.option("--explain", is_flag=True, help="The chance of each endpoint rule: if asked, and of all packets.")
+@click.option("--check", "dump", metavar="DUMP", help="Say how this iptables-save (or -L -n -v) text differs.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The same as -o json, for --explain and --check.")
+@click.pass_context
+def command(
+    context: click.Context, file: str, node: str, table: str | None, chain: str | None, family: str, form: str,
+    explain: bool, dump: str | None, output: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Print NODE's rules as kube-proxy hands them to iptables-restore, as iptables-save prints them, or as a list.
+
+    FILE is an experiment, a cluster file, or a file or folder of Kubernetes manifests. With --check, exit with 1
+    where rules are missing, stale or in another order; rules of other programs (foreign) are told and are no mistake.
+    """
+    from simnet.cluster import load_cluster
+
+    rules = load_cluster(file, stdin=sys.stdin.buffer).rules(node, family)
+    is_json = as_json or output == "json"
+    if dump is not None:
+        check = _checked(rules, dump)
+        click.echo(json.dumps(check.to_dict(), indent=2) if is_json else _check_text(check))
+        context.exit(0 if check.agrees else 1)
+    if explain:
+        _explain(rules, chain, is_json)
+    elif is_json:
+        raise click.UsageError("-o json goes with --explain or --check; rules themselves are text")
+    else:
+        click.echo(_text(rules, table, chain, form), nl=False)
+
+
+def _text(rules: NodeRules, table: str | None, chain: str | None, form: str) -> str:
+    if form == "list":
+        name = table or "nat"
+        held = rules.ruleset.tables.get(name)
+        if held is None or (chain is not None and chain not in held.chains):
+            wanted = f"table {name}" if held is None else f"chain {chain} of table {name}"
+            raise click.UsageError(f"{rules.node} has no {wanted}")
+        return rules.to_list(name, chain)
+    if chain is not None:
+        raise click.UsageError("--chain goes with --format list")
+    text = rules.to_restore() if form == "restore" else rules.to_save()
+    return text if table is None else _one_table(text, table)
+
+
+def _one_table(text: str, table: str) -> str:
+    """The lines from `*TABLE` to its COMMIT."""
+    lines, inside = [], False
+    for line in text.splitlines():
+        inside = inside or line == f"*{table}"
+        if inside:
+            lines.append(line)
+            if line == "COMMIT":
+                break
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _explain(rules: NodeRules, chain: str | None, is_json: bool) -> None:
+    from simnet.engine.rule_explain import explain
+
+    rows = [each for each in explain(rules.ruleset) if chain in (None, each.chain)]
+    if is_json:
+        click.echo(json.dumps({"rules": [each.to_dict() for each in rows]}, indent=2))
+        return
+    told = ""
+    for each in rows:
+        if each.chain != told:
+            told = each.chain
+            comment = "  (session affinity: clients seen before come first)" if each.affinity else ""
+            click.echo(f"{each.chain}{comment}")
+            click.echo("  rule  endpoint                 if asked       of all    of fair")
+        click.echo(
+            f"  {each.number:>4}  {each.endpoint:<21} {float(each.conditional):>11.8f}"
+            f" {float(each.unconditional):>12.8f} {float(each.unconditional / each.fair):>10.6f}"
+        )
+
+
+def _checked(rules: NodeRules, dump: str) -> RuleCheck:
+    from simnet.engine.rule_check import check_rules
+    from simnet.errors import InputError, Position, Problem
+    from simnet.model.iptables.parser import parse_rules
+
+    try:
+        with open(dump, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError as error:
+        raise InputError(
+            [
+                Problem(
+                    Position(dump),
+                    "--check",
+                    error.strerror or str(error),
+                    "a file that can be read",
+                    "correct the path",
+                )
+            ]
+        ) from None
+    parsed = parse_rules(text, file=dump, family=rules.ruleset.family)
+    for note in parsed.notes:
+        click.echo(f"{dump}:{note.line}: {note.text}" if note.line else f"{dump}: {note.text}", err=True)
+    return check_rules(rules.node, rules.ruleset, parsed.ruleset)
+
+
+def _check_text(check: RuleCheck) -> str:
+    said = {"missing": "asked for, not there", "stale": "there, not asked for", "order": "in another order",
+            "foreign": "of other programs"}  # fmt: skip
+    lines = []
+    for kind, meaning in said.items():
+        found = [each for each in check.differences if each.kind == kind]
+        if found:
+            lines.append(f"{kind} ({meaning}): {len(found)}")
+            lines += [f"  {each.table:<7} {f'line {each.line}: ' if each.line else ''}{each.rule}" for each in found]
+    verdict = "agrees with" if check.agrees else "differs from"
+    lines.append(f"{check.file} {verdict} the {check.compared} rules that the objects ask for on {check.node}")
+    return "\n".join(lines)
