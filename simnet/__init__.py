@@ -17,9 +17,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from simnet import plotting
+    from simnet.cluster import Cluster, load_cluster
     from simnet.analysis.result import Result, load_results
     from simnet.checked_experiment import load_experiment
     from simnet.engine.simulate import simulate
+    from simnet.engine.trace import Trace
     from simnet.errors import InputError, ModelError, ResultError, SimnetError
     from simnet.model.scenario import Experiment
     from simnet.run_experiment import RunsFailed, run
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "load_experiment",
+    "load_cluster",
+    "Cluster",
+    "Trace",
     "run",
     "load_results",
     "simulate",
@@ -41,6 +46,9 @@ __all__ = [
 ]
 
 _HOME = {  # name -> the module that has it
+    "load_cluster": "simnet.cluster",
+    "Cluster": "simnet.cluster",
+    "Trace": "simnet.engine.trace",
     "load_experiment": "simnet.checked_experiment",
     "run": "simnet.run_experiment",
     "RunsFailed": "simnet.run_experiment",

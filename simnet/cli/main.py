@@ -38,6 +38,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "plot": ("simnet.cli.plot", "command", "Draw the figures of a result."),
     "report": ("simnet.cli.plot", "report_command", "Write the report of a result."),
     "schema": ("simnet.cli.schema", "command", "JSON Schema of experiment files, for editors."),
+    "trace": ("simnet.cli.trace", "command", "The way of one packet, rule by rule, and back."),
+    "shares": ("simnet.cli.shares", "command", "Exact expected share per entry point, node and pod."),
+    "rules": ("simnet.cli.rules", "command", "A node's iptables rules; compare them with a real dump."),
     "completion": ("simnet.cli.completion", "command", "Print the shell's completion script."),
 }
 
