@@ -181,10 +181,10 @@ def scenarios(draw):
         spec, entry, protocol=protocol, choice=choice,
         clients=draw(client_populations(names, pods, family)),
         shape=draw(flow_shapes(protocol)),
-        arrivals=Deterministic(37.3) if counts else draw(st.sampled_from([Poisson(500.0), Poisson(3.0), Deterministic(50.0)])),
+        arrivals=Deterministic(37.3) if counts else draw(st.sampled_from([Poisson(100.0), Poisson(3.0), Deterministic(50.0)])),
         duration_ps=draw(st.sampled_from([S // 5, S])),
         warmup_ps=draw(st.sampled_from([0, S // 10])),
-        window_flows=draw(st.sampled_from([1, 7, 65536])),
+        window_flows=draw(st.sampled_from([7, 65536, 65536])),
         statistic_mode="nth" if nth else "random",
         recent_limit=draw(st.sampled_from([1, 3, 100, None])) if affinity else 100,
     )  # fmt: skip
