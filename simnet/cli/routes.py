@@ -81,9 +81,16 @@ def _sections(rib: Rib, kept: list[NotOriginated]) -> Iterator[str]:
         lines = [each for each in rib.untold if (each.sender == rib.speaker) == mine]
         if lines:
             yield f"# {title}:"
+            others: dict[tuple[object, str], list[str]] = {}
             for each in lines:
-                other = f"to {each.receiver}" if mine else f"by {each.sender}"
-                yield f"#   {each.prefix} {other}: {each.rule}"
+                others.setdefault((each.prefix, each.rule), []).append(each.receiver if mine else each.sender)
+            for (prefix, rule), names in others.items():
+                yield f"#   {prefix} {'to' if mine else 'by'} {_few(names)}: {rule}"
+
+
+def _few(names: list[str]) -> str:
+    """The names, or the first ones of many and how many more there are."""
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} others"
 
 
 def _as_json(fib: Fib, rib: Rib | None, kept: list[NotOriginated], family: int) -> dict[str, Any]:

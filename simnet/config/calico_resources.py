@@ -111,6 +111,15 @@ class _Part(ApiModel):
     """A spec whose other fields are listed, so that a misspelt one is told."""
 
 
+def _warn_of_unused(source: Source, *fields: str) -> None:
+    """Tell of fields that are there and change a real cluster's routes, and not the simulated one's."""
+    spec = source.data.get("spec")
+    for field in fields:
+        value = spec.get(field) if isinstance(spec, dict) else None
+        if value:
+            source.warn(("spec", field), describe(value), f"no {field}", NOT_MODELLED)
+
+
 def _has_spec(source: Source) -> bool:
     return isinstance(source.data.get("spec"), dict)
 
@@ -163,6 +172,9 @@ def _read_pool(source: Source, name: str, _labels: Pairs) -> IPPool | None:
             )
     if spec.node_selector not in ("", "all()"):
         source.warn(("spec", "nodeSelector"), describe(spec.node_selector), "all()", NOT_MODELLED)
+    _warn_of_unused(source, "namespaceSelector", "awsSubnetID")
+    if (source.data.get("spec") or {}).get("assignmentMode") == "Manual":
+        source.warn(("spec", "assignmentMode"), "Manual", "Automatic", NOT_MODELLED)
     uses = tuple(spec.allowed_uses) or ("Workload", "Tunnel")
     return IPPool(
         name=name,
@@ -212,6 +224,8 @@ def _read_configuration(source: Source, name: str, _labels: Pairs) -> BGPConfigu
     if checked is None:
         return None
     spec = checked.spec
+    _warn_of_unused(source, "ignoredInterfaces", "localWorkloadPeeringIPV4", "localWorkloadPeeringIPV6")
+    _warn_of_unused(source, "ipv4NormalRoutePriority", "ipv6NormalRoutePriority", "programClusterRoutes")
     if name != "default":
         source.warn((), f"BGPConfiguration {name}", "the global one, named default", NOT_MODELLED)
     return BGPConfiguration(
@@ -268,6 +282,7 @@ def _read_peer(source: Source, name: str, _labels: Pairs) -> BGPPeer | None:
     checked = source.read(_BGPPeer)
     if checked is None:
         return None
+    _warn_of_unused(source, "localASNumber", "localWorkloadSelector", "reachableBy", "birdGatewayMode")
     spec = checked.spec
     return BGPPeer(
         name=name,

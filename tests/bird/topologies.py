@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from bird.birds import SERVICE_CIDR, Case
 
@@ -51,6 +52,7 @@ def topology(number: int) -> Case:
         num_allowed_local_as_numbers=int(wiring in (Wiring.S1, Wiring.S5) and rng.random() < 0.4),
         version=rng.choice([(3, 32, 2), (3, 31, 7)]),
     )  # fmt: skip
+    settings = replace(settings, ecmp_width=rng.choice([2, 16, 16]))
     fabric = build_fabric(nodes, pods, [], settings)
     return Case(nodes, tuple(blocks), vips, calico, settings, fabric, speaker_as_numbers(nodes, fabric, wiring))
 

@@ -246,6 +246,8 @@ def test_what_is_read_and_not_modelled_is_a_warning(tmp_path: Path, shared_cases
         "BGPPeer bgppeer-1", "BGPPeer bgppeer-v6", "BGPPeer bgppeer-other-nodes", "nodeToNodeMeshEnabled",
     ):  # fmt: skip
         assert name in fields
+    peer = load_objects([_file(tmp_path, _peer(65001, ", localASNumber: 64999"))])
+    assert [warning.field for warning in peer.warnings] == ["BGPPeer tor: spec.localASNumber"]
     pool = _resource("IPPool", "p", "{cidr: 10.1.0.0/16, vxlanMode: CrossSubnet, nodeSelector: zone == 'x'}")
     spec = load_cluster_spec(_file(tmp_path, pool))
     assert [warning.field for warning in spec.objects.warnings] == [
