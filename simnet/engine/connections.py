@@ -175,7 +175,7 @@ class Sender:
             rank, flow, start, end = rank + 1, flow[again], cut[again], end[again]
 
     def _send_in_order(self, until_ps: int) -> Iterator[Sent]:
-        """Connections that begin by `until_ps`, a slice at a time in which no flow can be forgotten that begins in it."""
+        """Connections that begin by `until_ps`, in slices so short that none is forgotten in the one it begins in."""
         while self._waiting:
             part = _Part.joined(self._waiting)
             start_ps = part.start_ps
