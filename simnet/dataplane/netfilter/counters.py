@@ -11,6 +11,32 @@ _DENSE_LIMIT = 1 << 24  # counters kept as a plain column; beyond, only those th
 _BUFFER = 1 << 19  # logged matches that are added up at a time
 
 
+class CounterJournal:
+    """Matches of a block that may have to be done again; `replay` enters them in the counters."""
+
+    def __init__(self) -> None:
+        self._logged: list[tuple[NDArray[np.int64], NDArray[np.int64] | int, NDArray[np.int64] | int]] = []
+        self._counted: dict[int, tuple[int, int]] = {}
+
+    def log(
+        self, keys: NDArray[np.int64], packets: NDArray[np.int64] | int, length_bytes: NDArray[np.int64] | int
+    ) -> None:
+        """As `Counters.log`."""
+        self._logged.append((keys, packets, length_bytes))
+
+    def count(self, key: int, packets: int, length_bytes: int) -> None:
+        """As `Counters.count`."""
+        before = self._counted.get(key, (0, 0))
+        self._counted[key] = (before[0] + packets, before[1] + length_bytes)
+
+    def replay(self, counters: Counters) -> None:
+        """Enter everything in the counters."""
+        for row in self._logged:
+            counters.log(*row)
+        for key, (packets, length_bytes) in self._counted.items():
+            counters.count(key, packets, length_bytes)
+
+
 class Counters:
     """Counters of one program; a rule counts a packet if all its matches hold, a policy if it decides.
 

@@ -20,6 +20,7 @@ from simnet.dataplane.netfilter.predicates import Pool, PredicateCompiler, Test,
 from simnet.dataplane.netfilter.program import (
     ADDRESS_LIMIT,
     DISPATCH_LIMIT,
+    ORDERED,
     Action,
     Operation,
     Predicate,
@@ -30,6 +31,7 @@ from simnet.dataplane.netfilter.program import (
     build_key_table,
     dispatch_keys,
 )
+from simnet.dataplane.netfilter.recent_lists import is_plain_check, recent_tables
 from simnet.errors import ModelError, Position, Problem
 from simnet.model.addresses import AddressTable
 from simnet.model.iptables.ruleset import (
@@ -56,7 +58,6 @@ HARMLESS_TARGETS = frozenset(
 )
 NO_CALLEE = -1
 _SHORTEST_DISPATCH = 4  # a shorter run is cheaper as single rules
-_ORDERED = frozenset({Predicate.RANDOM, Predicate.NTH, Predicate.RECENT})  # when they are asked matters
 
 
 @dataclass(slots=True)
@@ -95,7 +96,7 @@ def _key(tests: list[Test]) -> tuple[int, int, int] | None:
     """(destination or -1, protocol, port) if exact in the last two and nothing ordered is asked."""
     address, protocol, port = -1, -1, -1
     for predicate, negated, operand in tests:
-        if predicate in _ORDERED:
+        if predicate in ORDERED:
             return None
         if not negated:
             if predicate is Predicate.DESTINATION_HOST:
@@ -140,6 +141,9 @@ class Emitter:
         self.option_threshold = array("Q")
         self.option_target = array("q")
         self.option_return = array("q")
+        self.recall_list, self.recall_target = array("i"), array("q")
+        self.recall_jumps: list[tuple[int, int]] = []
+        self.recall_runs: list[tuple[int, int]] = []  # (first in recall_list, length)
         self.keys = array("q")  # of five: dispatch, address, protocol, port, pc
         self.dispatch_kinds: list[int] = []
         self.skipped: list[SkippedRule] = []
@@ -166,6 +170,8 @@ class Emitter:
             self.words[word] = places[number][0] if number >= 0 else number
         for option, number in self.option_jumps:
             self.option_target[option] = places[number][0] if number >= 0 else number
+        for place, number in self.recall_jumps:
+            self.recall_target[place] = places[number][0] if number >= 0 else number
         code = np.array(self.words, dtype=np.int32)
         if len(self.dispatch_kinds) >= DISPATCH_LIMIT or len(self.addresses) >= ADDRESS_LIMIT:
             raise ModelError("more dispatch tables or addresses than a program's keys can hold")
@@ -193,11 +199,23 @@ class Emitter:
             snat_random_fully=snat[:, 4].astype(np.bool_),
             nth=tuple(self.predicates.nth), recent=tuple(self.predicates.recent.values),  # type: ignore[arg-type]
             recent_lists=tuple(self.predicates.recent_lists.values),  # type: ignore[arg-type]
+            **recent_tables(
+                self.predicates.recent.values, len(self.predicates.recent_lists.values), self.negated_recent(),  # type: ignore[arg-type]
+                self.recall_runs, self.recall_list,
+            ),
+            recall_list=np.array(self.recall_list, np.int32), recall_target=np.array(self.recall_target, np.int64),
             option_threshold=np.array(self.option_threshold, dtype=np.uint64),
             option_target=np.array(self.option_target, dtype=np.int64),
             option_return=np.array(self.option_return, dtype=np.int64),
             dispatch_kinds=np.array(self.dispatch_kinds, dtype=np.uint8),
             key_table=key_table, key_target=key_target, skipped=tuple(self.skipped),
+        )  # fmt: skip
+
+    def negated_recent(self) -> bool:
+        """Whether some `recent` match is negated; then no list counts as plain."""
+        return any(
+            predicate is Predicate.RECENT and negated
+            for shape in self.shapes.values for predicate, negated in shape.predicates  # type: ignore[attr-defined]
         )  # fmt: skip
 
     @staticmethod
@@ -214,6 +232,11 @@ class Emitter:
             run = self._cascade(lines, at)
             if run > 1:
                 self._select(lines[at : at + run], at + run == len(lines))
+                at += run
+                continue
+            run = self._recalls(lines, at)
+            if run:
+                self._recall(lines[at : at + run])
                 at += run
                 continue
             run = self._run(lines, at)
@@ -325,6 +348,34 @@ class Emitter:
                     break
             self.thresholds[thresholds] = known
         return known
+
+    # --- runs of `recent --rcheck`
+
+    def _recalls(self, lines: list[_Line], at: int) -> int:
+        """How many lines from `at` on jump if a list holds the source, and ask nothing else."""
+        end = at
+        while end < len(lines) and self._is_recall(lines[end].form):
+            end += 1
+        return end - at
+
+    def _is_recall(self, form: _RuleForm) -> bool:
+        if form.action is not Action.JUMP or len(form.tests) != 1:
+            return False
+        predicate, negated, operand = form.tests[0]
+        return predicate is Predicate.RECENT and not negated and is_plain_check(self.predicates.recent.values[operand])
+
+    def _recall(self, lines: list[_Line]) -> None:
+        base = len(self.recall_list)
+        self.recall_runs.append((base, len(lines)))
+        self._emit(Shape(Operation.RECALL), lines[0].rule, len(lines), base)
+        for line in lines:  # and after a return, or packet by packet, as single rules of five words
+            form = line.form
+            operand = form.tests[0][2]
+            self.recall_jumps.append((len(self.recall_list), form.callee))
+            self.recall_list.append(self.predicates.recent.values[operand].list)  # type: ignore[attr-defined]
+            self.recall_target.append(-1)
+            self.jumps.append((len(self.words) + 3, form.callee))
+            self.words.extend((self._shape(form, Action.JUMP), line.rule, 1, 0, operand))
 
     # --- runs keyed by destination and port
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simnet.dataplane.netfilter.counters import Counters
+from simnet.dataplane.netfilter.counters import CounterJournal, Counters
 from simnet.dataplane.netfilter.packets import (
     ACCEPT_BY_POLICY,
     ACCEPT_BY_RULE,
@@ -29,6 +29,7 @@ from simnet.dataplane.netfilter.packets import (
 )
 from simnet.dataplane.netfilter.program import Program
 from simnet.dataplane.netfilter.state import NetfilterState
+from simnet.dataplane.netfilter.stateful import Conflict
 from simnet.dataplane.netfilter.steps import Block
 
 BLOCK = 1 << 15  # packets worked on at a time, so that their columns stay in the second-level cache
@@ -71,8 +72,32 @@ def run_chain(
     entry = program.entry(table, chain)
     for start in range(0, len(packets), BLOCK):
         rows = slice(start, min(start + BLOCK, len(packets)))
-        Block(program, packets.take(rows), outcome.rows(rows), seed, state, counters).run(entry)
+        part, out = packets.take(rows), outcome.rows(rows)
+        if program.is_stateful:
+            _run_stateful(program, part, out, entry, seed, state, counters)
+        else:
+            Block(program, part, out, seed, state, counters).run(entry)
     return outcome
+
+
+def _run_stateful(
+    program: Program, packets: PacketColumns, outcome: Outcome, entry: NDArray[np.int64], seed: int,
+    state: NetfilterState, counters: Counters,
+) -> None:  # fmt: skip
+    """Run a block at once; where packets turn out to depend on each other in other ways, again and one by one."""
+    is_all_slow = False
+    while True:
+        made, journal = Outcome.before(packets), CounterJournal()
+        try:
+            Block(program, packets, made, seed, state, journal, frozenset(state.overflowing), is_all_slow).run(entry)
+        except Conflict as conflict:
+            state.overflowing |= conflict.groups
+            is_all_slow = not conflict.groups
+            continue
+        break
+    journal.replay(counters)
+    for name, column in made.columns():
+        getattr(outcome, name)[:] = column
 
 
 def run_hook(

@@ -168,6 +168,8 @@ class _Walk:
                         target = int(code[pc + 3])
                         out = replace(out, rules_scanned=out.rules_scanned + int(code[pc + 2]))
                     ways.append((probability, target, stack, out))
+                case Operation.RECALL:
+                    ways.append((probability, pc + 4, stack, out))  # its rules follow one by one
                 case Operation.SELECT:
                     ways.extend(reversed([(probability * p, *way) for p, *way in self._select(pc, stack, out)]))  # type: ignore[misc]
                 case Operation.RULE:

@@ -27,6 +27,7 @@ class Operation(IntEnum):
     POLICY = 3  # shape, rule, cost 0, verdict: the end of a built-in chain
     DISPATCH = 4  # shape, dispatch number, rules in the run, pc after the run
     SELECT = 5  # shape, first rule, thresholds, index of the first option
+    RECALL = 6  # shape, first rule, rules in the run, index of the first in `recall_list`
 
 
 class Predicate(IntEnum):
@@ -54,6 +55,7 @@ class Predicate(IntEnum):
 
 
 STATEFUL = frozenset({Predicate.NTH, Predicate.RECENT})  # true or not depends on the packets before
+ORDERED = STATEFUL | {Predicate.RANDOM}  # asked only where all tests before held
 
 
 class Action(IntEnum):
@@ -91,7 +93,7 @@ class Shape:
     @property
     def is_stateful(self) -> bool:
         """Whether a packet's result depends on packets before it."""
-        return any(predicate in STATEFUL for predicate, _ in self.predicates)
+        return self.operation is Operation.RECALL or any(predicate in STATEFUL for predicate, _ in self.predicates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,17 @@ class RecentTest:
     reap: bool
     by_source: bool
     mask: int | None  # of the address, None: the full mask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ListsTogether:
+    """Which `recent` lists are asked together, and so decide together where a source goes."""
+
+    count: int
+    of_list: NDArray[np.int32]  # per list: number of its set
+    members: tuple[tuple[int, ...], ...]  # per set
+    is_plain: NDArray[np.bool_]  # per set: only runs of `--rcheck` of the source with one window, and `--set`
+    window_ps: NDArray[np.int64]  # per set, 0: without end
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +180,14 @@ class Program:
     nth: tuple[NthCounter, ...]
     recent: tuple[RecentTest, ...]
     recent_lists: tuple[str, ...]
+    recent_list: NDArray[np.int32]  # per test: its list
+    recent_is_set: NDArray[np.bool_]  # per test: whether it is a plain `--set`
+    recent_lists_together: ListsTogether
+    # RECALL runs
+    recall_list: NDArray[np.int32]  # per rule of a run: the list that it asks
+    recall_target: NDArray[np.int64]  # pc, or below -1 a slot's
+    recall_keys: NDArray[np.int64]  # index of a run's first rule * lists + list, sorted
+    recall_places: NDArray[np.int64]  # the place of that list in its run
     # SELECT options, DISPATCH keys
     option_threshold: NDArray[np.uint64]  # cumulative probability in units of 2**-64
     option_target: NDArray[np.int64]  # pc, or below -1 a slot's; -1: no rule was chosen
@@ -182,6 +203,11 @@ class Program:
     def target(self, host: int, target: int) -> int:
         """Return the pc that a jump's target means on a host."""
         return target if target >= 0 else int(self.slot_pc[slot_of(target), host])
+
+    @property
+    def is_stateful(self) -> bool:
+        """Whether some rule's answer depends on packets before."""
+        return any(shape.is_stateful for shape in self.shapes)
 
     @property
     def hosts(self) -> int:

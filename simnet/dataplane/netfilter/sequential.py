@@ -95,6 +95,8 @@ class _Machine:
                     self.scanned += code[pc + 2]
                     target = code[pc + 3]
                 pc = target
+            elif operation is Operation.RECALL:
+                pc += 4  # its rules follow one by one
             else:
                 pc = self._select(pc, stack)
         out.mark[row] = self.mark
@@ -164,9 +166,11 @@ class _Machine:
         packets = block.packets
         answer: bool
         if predicate is Predicate.NTH:
+            block.lookback.forbid(self.host, operand, is_nth=True)
             answer = block.state.ask_nth(self.host, operand, self.program.nth[operand])
         elif predicate is Predicate.RECENT:
             test = self.program.recent[operand]
+            block.lookback.forbid(self.host, test.list, is_nth=False)
             address = int(packets.source[row] if test.by_source else packets.destination[row])
             if test.list in self.masked_lists:
                 address = self._masked(address, -1 if test.mask is None else test.mask)

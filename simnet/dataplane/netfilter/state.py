@@ -23,6 +23,36 @@ class NetfilterState:
         self.recent_limit = recent_limit
         self.nth: dict[tuple[int, int], int] = {}  # (host, counter) -> packets seen
         self.recent: dict[tuple[int, int], OrderedDict[int, deque[int]]] = {}  # (host, list) -> address -> stamps
+        self.overflowing: set[tuple[int, int]] = set()  # sets of lists, by host, that were too small; for speed only
+        self._before: tuple[dict[tuple[int, int], int], dict[tuple[int, int], object]] | None = None
+
+    def begin(self) -> None:
+        """Remember what is changed from here on, so that it can be undone."""
+        self._before = (dict(self.nth), {})
+
+    def undo(self) -> None:
+        """Take back what was changed since `begin`."""
+        assert self._before is not None
+        self.nth = self._before[0]
+        for key, entries in self._before[1].items():
+            if entries is None:
+                del self.recent[key]
+            else:
+                self.recent[key] = entries  # type: ignore[assignment]
+        self._before = None
+
+    def keep(self) -> None:
+        """Let what was changed since `begin` stand."""
+        self._before = None
+
+    def entries(self, host: int, number: int) -> OrderedDict[int, deque[int]]:
+        """Return a list of a host, to be changed: address -> its last stamps, in order of the last update."""
+        entries = self.recent.get((host, number))
+        if self._before is not None and (host, number) not in self._before[1]:
+            self._before[1][host, number] = copy.deepcopy(entries)
+        if entries is None:
+            entries = self.recent[host, number] = OrderedDict()
+        return entries
 
     def copy(self) -> NetfilterState:
         """Return an independent copy."""
@@ -36,9 +66,7 @@ class NetfilterState:
 
     def ask_recent(self, host: int, test: RecentTest, address: int, now_ps: int, negated: bool) -> bool:
         """Ask a list about an address and update it; the result with negation."""
-        entries = self.recent.get((host, test.list))
-        if entries is None:
-            entries = self.recent[host, test.list] = OrderedDict()
+        entries = self.entries(host, test.list)
         stamps = entries.get(address)
         if stamps is None:
             if test.action != "set":

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simnet.dataplane.netfilter import sequential
-from simnet.dataplane.netfilter.counters import Counters
+from simnet.dataplane.netfilter.counters import CounterJournal, Counters
 from simnet.dataplane.netfilter.packets import ACCEPT_BY_RULE, DROP_BY_RULE, REJECT, Outcome, PacketColumns
 from simnet.dataplane.netfilter.program import (
+    ORDERED,
     TYPE_LOCAL,
     Action,
     Operation,
@@ -23,6 +23,7 @@ from simnet.dataplane.netfilter.program import (
     slot_of,
 )
 from simnet.dataplane.netfilter.state import NetfilterState
+from simnet.dataplane.netfilter.stateful import Group, Lookback
 from simnet.random_streams import bits_of_keys, flow_keys
 
 PURPOSE = "netfilter/statistic"
@@ -36,8 +37,9 @@ class Block:
 
     def __init__(
         self, program: Program, packets: PacketColumns, outcome: Outcome, seed: int, state: NetfilterState,
-        counters: Counters,
+        counters: Counters | CounterJournal, slow: frozenset[Group] = frozenset(), is_all_slow: bool = False,
     ) -> None:  # fmt: skip
+        """`slow`, `is_all_slow`: what must go packet by packet; `Conflict` says so where it turns out."""
         self.program, self.packets, self.outcome = program, packets, outcome
         self.seed, self.state, self.counters = seed, state, counters
         self.count = len(packets)
@@ -54,7 +56,9 @@ class Block:
         else:
             self.key_base = self.key_base.astype(np.int64) * program.rule_count
         self.waiting: dict[int, list[tuple[Rows, Words, int]]] = {}  # by shape
-        self.parked: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        self.parked: dict[int, list[tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}  # at stateful rules, by shape
+        self.slow_rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []  # to go one by one at the end
+        self.lookback = Lookback(self, slow, is_all_slow)
         self._flow_keys: NDArray[np.uint64] | None = None
 
     def run(self, entry: NDArray[np.int64]) -> None:
@@ -73,13 +77,20 @@ class Block:
             self.stack[: self.count] = policies
             rows = np.flatnonzero(pcs >= 0)
             self._advance(None if len(rows) == self.count else rows, pcs[rows])
+        self._drain()
+        while self.parked and self.lookback.resume():
+            self._drain()
+        self.lookback.finish()
+
+    def _drain(self) -> None:
+        """Take the groups that wait on, until all packets have a verdict or are parked."""
         while self.waiting:
             number = min(self.waiting, key=lambda shape: min(group[2] for group in self.waiting[shape]))
             rows_, pcs_ = _merged(self.waiting.pop(number))
             shape = self.program.shapes[number]
             match shape.operation:
                 case Operation.RULE:
-                    self._rule(shape, rows_, pcs_)
+                    self.rule(shape, rows_, pcs_)
                 case Operation.DISPATCH:
                     self._dispatch(rows_, pcs_)
                 case Operation.SELECT:
@@ -93,11 +104,6 @@ class Block:
                     rule = self._word(pcs_, 1)
                     self._log(rule, rows_)
                     self._decide(rows_, self._word(pcs_, 3), rule)
-        if self.parked:
-            rows = np.concatenate([row for row, _ in self.parked])
-            pcs = np.concatenate([pc for _, pc in self.parked])
-            order = np.argsort(rows, kind="stable")
-            sequential.finish(self, rows[order], pcs[order])
 
     # --- groups
 
@@ -141,10 +147,38 @@ class Block:
     def _wait(self, shape: int, rows: Rows, pcs: Words) -> None:
         if self.program.shapes[shape].is_stateful:
             numbers = self._numbers(rows)
-            self.parked.append((numbers, np.broadcast_to(pcs, numbers.shape)))
+            self.park(shape, numbers, np.broadcast_to(np.asarray(pcs, np.int64), numbers.shape))
             return
         lowest = int(pcs.min()) if isinstance(pcs, np.ndarray) else pcs
         self.waiting.setdefault(shape, []).append((rows, pcs, lowest))
+
+    def park(self, shape: int, rows: NDArray[np.int64], pcs: NDArray[np.int64]) -> None:
+        """Let rows wait at stateful instructions of a shape."""
+        self.parked.setdefault(shape, []).append((rows, pcs))
+
+    def unpark(self, shape: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return all rows parked at a shape, and their pcs; they are parked no more."""
+        parts = self.parked.pop(shape)
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def slow(self, rows: NDArray[np.int64], pcs: NDArray[np.int64]) -> None:
+        """Leave rows for the pass that takes them one by one."""
+        self.slow_rows.append((rows, pcs))
+
+    def recall(
+        self, rows: NDArray[np.int64], pcs: NDArray[np.int64], option: NDArray[np.int64], count: NDArray[np.int64],
+        base: NDArray[np.int64],
+    ) -> None:  # fmt: skip
+        """Go on from RECALL: to what rule `option` of each run jumps to, past the run where it is `count`."""
+        self._scan(rows, np.minimum(option + 1, count))
+        missed = np.flatnonzero(option == count)
+        self._advance(rows.take(missed), pcs.take(missed) + 4 + 5 * count.take(missed))
+        found = np.flatnonzero(option < count)
+        if len(found):
+            hit, option = rows.take(found), option.take(found)
+            self._log(self.program.code.take(pcs.take(found) + 1).astype(np.int64) + option, hit)
+            self._push(hit, pcs.take(found) + 4 + 5 * (option + 1))
+            self._jump(hit, self.program.recall_target.take(base.take(found) + option))
 
     def _numbers(self, rows: Rows) -> NDArray[np.int64]:
         return self.all if rows is None else rows
@@ -201,12 +235,13 @@ class Block:
 
     # --- instructions
 
-    def _rule(self, shape: Shape, rows: Rows, pcs: Words) -> None:
+    def rule(self, shape: Shape, rows: Rows, pcs: Words) -> None:
+        """Test a rule's predicates and act where all hold."""
         self._scan(rows, self._word(pcs, 2))
         holds: NDArray[np.bool_] | None = None
         for number, (predicate, negated) in enumerate(shape.predicates):
             operand = self._word(pcs, 4 + number)
-            if predicate is Predicate.RANDOM and holds is not None:  # asked, and drawn, only where all before held
+            if predicate in ORDERED and holds is not None:  # asked only where all before held
                 asked = np.flatnonzero(holds)
                 some = operand.take(asked) if isinstance(operand, np.ndarray) else operand
                 answer = self._test(predicate, some, self._numbers(rows).take(asked))
@@ -417,8 +452,14 @@ class Block:
             case Predicate.RANDOM:
                 threshold = np.asarray(operand).astype(np.uint32)  # kept as int32 words
                 return (self._draw(rows) >> np.uint64(33)) < threshold
+            case Predicate.NTH:
+                numbers = self._numbers(rows)
+                return self.lookback.nth(np.broadcast_to(operand, numbers.shape), numbers)
+            case Predicate.RECENT:
+                numbers = self._numbers(rows)
+                return self.lookback.set(np.broadcast_to(operand, numbers.shape), numbers)
             case _:
-                raise AssertionError(predicate)  # stateful ones are parked
+                raise AssertionError(predicate)
 
     def _is_member(self, network: Words, address: NDArray[np.int32]) -> Any:
         if not isinstance(network, np.ndarray):
