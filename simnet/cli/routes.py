@@ -81,11 +81,11 @@ def _sections(rib: Rib, kept: list[NotOriginated]) -> Iterator[str]:
         lines = [each for each in rib.untold if (each.sender == rib.speaker) == mine]
         if lines:
             yield f"# {title}:"
-            others: dict[tuple[object, str], list[str]] = {}
+            others: dict[tuple[str, str], list[str]] = {}
             for each in lines:
-                others.setdefault((each.prefix, each.rule), []).append(each.receiver if mine else each.sender)
-            for (prefix, rule), names in others.items():
-                yield f"#   {prefix} {'to' if mine else 'by'} {_few(names)}: {rule}"
+                others.setdefault((str(each.prefix), each.rule), []).append(each.receiver if mine else each.sender)
+            for (text, rule), names in others.items():
+                yield f"#   {text} {'to' if mine else 'by'} {_few(names)}: {rule}"
 
 
 def _few(names: list[str]) -> str:
