@@ -44,7 +44,9 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
     pods = tuple(_cluster_pod(pod) for pod in ready.pods)
     settings = replace(spec.fabric, client_networks=_client_networks(clients, spec))
     fabric = build_fabric(nodes, pods, _client_addresses(clients, nodes, spec), settings)
-    fibs = steady_fibs(fabric, nodes, pods, assignment.blocks, advertised_services(services, slices), spec.calico, settings)
+    fibs = steady_fibs(
+        fabric, nodes, pods, assignment.blocks, advertised_services(services, slices), spec.calico, settings
+    )
     return Cluster(
         nodes=nodes,
         pods=pods,
@@ -336,29 +338,44 @@ def _cluster_pod(pod: ScheduledPod) -> ClusterPod:
 
 
 def advertised_services(services: Sequence[Service], slices: Sequence[EndpointSlice]) -> tuple[AdvertisedService, ...]:
-    """Return what route advertisement needs to know of the Services: addresses, policy, nodes with endpoints."""
-    ready: dict[tuple[str, str], set[str]] = {}
-    held: dict[tuple[str, str], set[str]] = {}
+    """Return what route advertisement needs to know of the Services: addresses, policy, nodes with endpoints.
+
+    A Service of two families is two of them: an IPv4 endpoint is no reason to tell of an IPv6 address.
+    """
+    ready: dict[tuple[str, str, str], set[str]] = {}
+    held: dict[tuple[str, str, str], set[str]] = {}
     for each in slices:
-        key = (each.namespace, each.service_name)
+        key = (each.namespace, each.service_name, each.address_type)
         for endpoint in each.endpoints:
             if endpoint.node_name:
                 held.setdefault(key, set()).add(endpoint.node_name)
                 if endpoint.conditions.ready is not False:
                     ready.setdefault(key, set()).add(endpoint.node_name)
-    return tuple(
-        AdvertisedService(
-            name=f"{service.namespace}/{service.name}",
-            cluster_ips=service.cluster_ips or ((service.cluster_ip,) if service.cluster_ip else ()),
-            external_ips=service.external_ips,
-            load_balancer_ips=tuple(each.ip for each in service.load_balancer_ingress if each.ip),
-            is_local=service.external_traffic_policy == "Local",
-            ready_nodes=frozenset(ready.get((service.namespace, service.name), ())),
-            endpoint_nodes=frozenset(held.get((service.namespace, service.name), ())),
-        )
-        for service in services
-        if not service.is_headless and service.type != "ExternalName"
-    )
+    found = []
+    for service in services:
+        if service.is_headless or service.type == "ExternalName":
+            continue
+        cluster_ips = service.cluster_ips or ((service.cluster_ip,) if service.cluster_ip else ())
+        load_balancer_ips = tuple(each.ip for each in service.load_balancer_ingress if each.ip)
+        for family in ("IPv4", "IPv6"):
+            cluster, external, balanced = (
+                tuple(address for address in addresses if (":" in address) == (family == "IPv6"))
+                for addresses in (cluster_ips, service.external_ips, load_balancer_ips)
+            )
+            key = (service.namespace, service.name, family)
+            if cluster or external or balanced:
+                found.append(
+                    AdvertisedService(
+                        name=f"{service.namespace}/{service.name}",
+                        cluster_ips=cluster,
+                        external_ips=external,
+                        load_balancer_ips=balanced,
+                        is_local=service.external_traffic_policy == "Local",
+                        ready_nodes=frozenset(ready.get(key, ())),
+                        endpoint_nodes=frozenset(held.get(key, ())),
+                    )
+                )
+    return tuple(found)
 
 
 def _rulesets(
