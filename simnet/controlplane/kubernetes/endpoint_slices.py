@@ -41,9 +41,10 @@ def endpoint_slices(
     """
     has_slices = {(each.namespace, each.service_name) for each in given}
     by_name = {(each.namespace, each.name): each for each in endpoints}
-    by_namespace: dict[str, list[ScheduledPod]] = defaultdict(list)
+    by_label: dict[tuple[str, tuple[str, str]], list[ScheduledPod]] = defaultdict(list)
     for pod in pods:
-        by_namespace[pod.namespace].append(pod)
+        for label in pod.labels:
+            by_label[pod.namespace, label].append(pod)
     made: list[EndpointSlice] = []
     for service in services:
         key = (service.namespace, service.name)
@@ -54,7 +55,8 @@ def endpoint_slices(
             made += _mirror(service, mirrored, zone_of_node)
         elif service.selector:
             chosen = set(service.selector)
-            selected = [pod for pod in by_namespace[service.namespace] if chosen <= set(pod.labels)]
+            rarest = min((by_label.get((service.namespace, label), []) for label in service.selector), key=len)
+            selected = [pod for pod in rarest if chosen <= set(pod.labels)]
             made += _derive(service, selected, zone_of_node)
     return tuple(given) + tuple(made)
 

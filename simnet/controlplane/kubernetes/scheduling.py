@@ -8,7 +8,7 @@ every decision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -85,8 +85,12 @@ def schedule(
             continue
         placer.take(node)
         pods.append(_given(pod, node))
+    workload_names = {(each.kind, each.namespace, each.name) for each in objects.workloads}
+    pods_of: dict[str, list[Pod]] = {}
+    for pod in objects.pods:
+        pods_of.setdefault(pod.namespace, []).append(pod)
     for workload in objects.workloads:
-        if _is_made_by_another(workload, objects.workloads) or _has_pods(workload, objects.pods):
+        if _is_made_by_another(workload, workload_names) or _has_pods(workload, pods_of.get(workload.namespace, ())):
             continue
         key = f"{workload.namespace}/{workload.name}"
         counts = explicit.get(key) or explicit.get(workload.name)
@@ -126,15 +130,26 @@ class _Placer:
         self.placement, self.pods_per_node, self.seed = placement, pods_per_node, seed
         self.used = {node.name: 0 for node in nodes}
         self.turn = 0
+        self.candidates: dict[Pairs, list[str]] = {}  # by selector: matching nodes with room
 
     def matching(self, selector: Pairs) -> list[str]:
+        """Open nodes that a selector matches, full ones included."""
         return [node.name for node in self.open if all(node.labels.get(key) == value for key, value in selector)]
 
     def take(self, node: str) -> None:
+        """Count one more pod on a node; a full one is no candidate any more."""
         self.used[node] += 1
+        if self.used[node] == self.pods_per_node:
+            for candidates in self.candidates.values():
+                if node in candidates:
+                    candidates.remove(node)
 
     def next_node(self, key: str, selector: Pairs) -> str | None:
-        able = [name for name in self.matching(selector) if self.used[name] < self.pods_per_node]
+        """The node for the next pod, None where none has room."""
+        able = self.candidates.get(selector)
+        if able is None:
+            able = [name for name in self.matching(selector) if self.used[name] < self.pods_per_node]
+            self.candidates[selector] = able
         if not able:
             return None
         if self.placement is Placement.PACKED:
@@ -161,15 +176,13 @@ def _made(workload: Workload, node: str, suffix: str) -> ScheduledPod:
     )  # fmt: skip
 
 
-def _is_made_by_another(workload: Workload, workloads: Sequence[Workload]) -> bool:
+def _is_made_by_another(workload: Workload, names: Set[tuple[str, str, str]]) -> bool:
     """A ReplicaSet whose Deployment is in the input too repeats what that one says."""
     owner = workload.owner
-    return owner is not None and any(
-        (other.kind, other.namespace, other.name) == (owner.kind, workload.namespace, owner.name) for other in workloads
-    )
+    return owner is not None and (owner.kind, workload.namespace, owner.name) in names
 
 
 def _has_pods(workload: Workload, pods: Sequence[Pod]) -> bool:
     """Whether the input holds pods of this workload: then it is a dump, and its pods are what runs."""
     wanted = set(workload.selector or workload.pod_labels)
-    return bool(wanted) and any(pod.namespace == workload.namespace and wanted <= set(pod.labels) for pod in pods)
+    return bool(wanted) and any(wanted <= set(pod.labels) for pod in pods)
