@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -102,6 +103,13 @@ class Cluster:
         raise InputError(
             [Problem(Position(self.file), "family", family, f"a family that node {node} has: {held}", fix)]
         )
+
+    def asked_rules(self, node: str, family: str = "ipv4") -> NodeRules:
+        """Return the rules that the objects ask for on a node, also where the node runs on its own saved rules."""
+        if not any(each.iptables_text for each in self.spec.nodes):
+            return self.rules(node, family)
+        plain = tuple(replace(each, iptables_text=None) for each in self.spec.nodes)
+        return Cluster(replace(self.spec, nodes=plain), file=self.file, seed=self.seed).rules(node, family)
 
     def trace(
         self,

@@ -39,7 +39,8 @@ def command(
     """
     from simnet.cluster import load_cluster
 
-    rules = load_cluster(file, stdin=sys.stdin.buffer).rules(node, family)
+    cluster = load_cluster(file, stdin=sys.stdin.buffer)
+    rules = cluster.rules(node, family) if dump is None else cluster.asked_rules(node, family)
     is_json = as_json or output == "json"
     if dump is not None:
         check = _checked(rules, dump)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -87,8 +87,7 @@ class Entry(NamedTuple):
     translated: Header
 
 
-@dataclass(frozen=True, slots=True)
-class Moving:
+class Moving(NamedTuple):
     """A packet under way on one branch."""
 
     probability: Fraction
@@ -194,11 +193,11 @@ class Request:
             if packet.header.source == packet.header.destination:  # over the pod's own loopback
                 yield self.ended(packet, "delivered", "", place)
                 return
-            packet = replace(packet, place=pod.node, in_interface=pod.interface, links=packet.links + 1)
+            packet = packet._replace(place=pod.node, in_interface=pod.interface, links=packet.links + 1)
             yield from self.arrive(packet)
             return
         device = around.node_of.get(place, place)
-        packet = replace(packet, place=device)
+        packet = packet._replace(place=device)
         if around.routes.kinds[device] is DeviceKind.NODE:
             yield from self.send_from_node(packet)
         else:
@@ -248,7 +247,7 @@ class Request:
             elif branch.ttl <= 1:
                 yield self.ended(branch, "lost", "ttl exceeded", branch.place)
             else:
-                branch = replace(branch, ttl=branch.ttl - 1, l3_hops=branch.l3_hops + 1)
+                branch = branch._replace(ttl=branch.ttl - 1, l3_hops=branch.l3_hops + 1)
                 yield from self.follow(branch, step)
 
     def route(self, packet: Moving) -> Iterator[Ending]:
@@ -263,7 +262,7 @@ class Request:
             elif branch.ttl <= 1:
                 yield self.ended(branch, "lost", "ttl exceeded", branch.place)
             else:
-                branch = replace(branch, ttl=branch.ttl - 1, l3_hops=branch.l3_hops + 1)
+                branch = branch._replace(ttl=branch.ttl - 1, l3_hops=branch.l3_hops + 1)
                 for passed in self.hook("FORWARD", branch, step.interface):
                     yield from (passed,) if isinstance(passed, Ending) else self.depart(passed, step)
 
@@ -273,7 +272,7 @@ class Request:
             if isinstance(passed, Ending):
                 yield passed
             else:
-                yield from self.follow(replace(self.remember(passed), mark=0), step)
+                yield from self.follow(self.remember(passed)._replace(mark=0), step)
 
     def deliver(self, packet: Moving) -> Iterator[Ending]:
         """Hand a packet to the process of this node that listens: a hostNetwork pod; any other port is closed."""
@@ -290,11 +289,11 @@ class Request:
     def recognise(self, packet: Moving) -> Moving:
         """Say what conntrack makes of a packet that comes to a node: new, on the way out."""
         known = any(each.device == packet.place and each.original == packet.header for each in packet.entries)
-        return replace(packet, before=packet.header, state=STATE_NEW, nat_done=known)
+        return packet._replace(before=packet.header, state=STATE_NEW, nat_done=known)
 
     def remember(self, packet: Moving) -> Moving:
         """Keep the conntrack entry that the node holds from now on."""
-        return replace(packet, entries=(*packet.entries, Entry(packet.place, packet.before, packet.header)))
+        return packet._replace(entries=(*packet.entries, Entry(packet.place, packet.before, packet.header)))
 
     # --- what every step needs -----------------------------------------------------------------------
 
@@ -320,7 +319,7 @@ class Request:
         if self.around.routes.hashes_addresses_alone(packet.place):
             kept = (*kept, (packet.place, step.route))
         chosen = (*packet.chosen, (self.around.routes.ecmp_key(packet.place, packet.header), step.choices, step.member))
-        return replace(packet, probability=packet.probability * share, draws=packet.draws + 1, kept=kept, chosen=chosen)
+        return packet._replace(probability=packet.probability * share, draws=packet.draws + 1, kept=kept, chosen=chosen)
 
     def follow(self, packet: Moving, step: Decision) -> Iterator[Ending]:
         """Go where the routing decision says: over one wire or, through a bridge, two."""
@@ -332,8 +331,8 @@ class Request:
                 packet, "route", route=step.route, interface=step.interface, wires=step.wires, ttl=packet.ttl,
                 probability=1 / step.choices if step.choices > 1 else None,
             )  # fmt: skip
-        moved = replace(
-            packet, place=step.next_place, in_interface=step.in_interface, links=packet.links + len(step.wires)
+        moved = packet._replace(
+            place=step.next_place, in_interface=step.in_interface, links=packet.links + len(step.wires)
         )
         yield from self.arrive(moved)
 
@@ -364,8 +363,7 @@ class Request:
             assert isinstance(step, RuleStep)
             steps = Linked(steps, _rule_step(self.direction, packet.place, hook, step, packet.header))
         header = result.packet.header
-        now = replace(
-            packet,
+        now = packet._replace(
             probability=packet.probability * result.probability,
             header=header,
             mark=result.packet.mark,
@@ -397,14 +395,14 @@ class Request:
             box, packet = (place, packet) if verdict == "delivered" else (packet.place, packet)
             action = "deliver" if verdict == "delivered" else "stop"
             packet = self.told(
-                replace(packet, place=box), action, after=str(packet.header), ttl=packet.ttl, reason=reason or None
+                packet._replace(place=box), action, after=str(packet.header), ttl=packet.ttl, reason=reason or None
             )
         return Ending(packet, verdict, reason, place)
 
     def told(self, packet: Moving, action: str, **said: object) -> Moving:
         """Return the packet with a step added."""
         step = TraceStep(self.direction, packet.place, action, **said)  # type: ignore[arg-type]
-        return replace(packet, steps=Linked(packet.steps, step))
+        return packet._replace(steps=Linked(packet.steps, step))
 
 
 class Reply(Request):
@@ -437,20 +435,20 @@ class Reply(Request):
                 continue
             restored = arrived._replace(destination=entry.original.source, destination_port=entry.original.source_port)
             owed = (entry.original.destination, entry.original.destination_port)
-            now = replace(packet, before=arrived, header=restored, owed=owed, state=STATE_ESTABLISHED)
+            now = packet._replace(before=arrived, header=restored, owed=owed, state=STATE_ESTABLISHED)
             if self.record and restored != arrived:
                 now = self.told(now, "conntrack", before=str(arrived), after=str(restored))
             return now
         # A TCP answer (SYN-ACK) that no entry expects is INVALID; a datagram opens a connection of its own.
         state = STATE_NEW if arrived.protocol == UDP else STATE_INVALID
-        return replace(packet, before=arrived, state=state)
+        return packet._replace(before=arrived, state=state)
 
     def remember(self, packet: Moving) -> Moving:
         """Leave the node by restoring the source that the client called."""
         if packet.owed is None:
             return packet
         restored = packet.header._replace(source=packet.owed[0], source_port=packet.owed[1])
-        now = replace(packet, header=restored, owed=None)
+        now = packet._replace(header=restored, owed=None)
         if self.record and restored != packet.header:
             now = self.told(now, "conntrack", before=str(packet.header), after=str(restored))
         return now

@@ -13,7 +13,6 @@ from __future__ import annotations
 import ipaddress
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -100,8 +99,7 @@ class RuleStep(NamedTuple):
     draw: int | None  # the 31-bit number drawn, where one was
 
 
-@dataclass(frozen=True, slots=True)
-class HookPacket:
+class HookPacket(NamedTuple):
     """A packet at a hook."""
 
     header: Header
@@ -128,8 +126,7 @@ def unlinked(steps: Linked | None) -> list[object]:
     return found[::-1]
 
 
-@dataclass(frozen=True, slots=True)
-class HookResult:
+class HookResult(NamedTuple):
     """One way through a hook."""
 
     probability: Fraction
@@ -220,12 +217,13 @@ class RuleWalker:
                 scanned += len(chain.rules) - at
                 if callers is not None:
                     back = callers.before
-                    ways.append(_Way(probability, callers.chain, callers.at, back, mark, steps, draws, scanned))
+                    resumed = _Way(probability, callers.chain, callers.at, back, mark, steps, draws, scanned)
+                    ways.append(resumed)
                     continue
-                packet = replace(now.packet, mark=mark)
+                packet = now.packet._replace(mark=mark)
                 verdict = DROPPED if chain.policy == "DROP" else now.verdict
-                yield replace(
-                    now, probability=probability, packet=packet, verdict=verdict, chain=now.chain or chain.name,
+                yield now._replace(
+                    probability=probability, packet=packet, verdict=verdict, chain=now.chain or chain.name,
                     rule=None if verdict == DROPPED else now.rule, steps=steps, draws=draws, scanned=scanned,
                 )  # fmt: skip
                 continue
@@ -238,7 +236,7 @@ class RuleWalker:
             else:
                 options = [(chance == 1, ONE, None)]
             for hit, share, drawn in reversed(options):
-                part = probability * share
+                part = probability if share == 1 else probability * share
                 if not hit:
                     ways.append(_Way(part, chain, found + 1, callers, mark, steps, draws, scanned))
                     continue
@@ -261,9 +259,9 @@ class RuleWalker:
                     ways.append(following)
                 else:
                     self._check_target(ruleset, table, chain, found)
-                    packet = replace(now.packet, mark=mark)
+                    packet = now.packet._replace(mark=mark)
                     yield self._decided(
-                        replace(now, probability=part, packet=packet, steps=met, draws=draws, scanned=scanned),
+                        now._replace(probability=part, packet=packet, steps=met, draws=draws, scanned=scanned),
                         table, chain, rule, target, own,
                     )  # fmt: skip
 
@@ -274,11 +272,11 @@ class RuleWalker:
         header = now.packet.header
         match target:
             case Verdict("DROP"):
-                return replace(now, verdict=DROPPED, chain=chain.name, rule=rule)
+                return now._replace(verdict=DROPPED, chain=chain.name, rule=rule)
             case Reject():
-                return replace(now, verdict=REJECTED, chain=chain.name, rule=rule)
+                return now._replace(verdict=REJECTED, chain=chain.name, rule=rule)
             case Verdict():
-                return replace(now, verdict=now.verdict or ACCEPTED, chain=chain.name, rule=rule)
+                return now._replace(verdict=now.verdict or ACCEPTED, chain=chain.name, rule=rule)
             case Dnat():
                 address = header.destination if target.address is None else ipaddress.ip_address(target.address)
                 if target.redirect:
@@ -286,9 +284,8 @@ class RuleWalker:
                 port = target.ports[0] if target.ports else header.destination_port
                 changed = header._replace(destination=address, destination_port=port)
                 state = now.packet.state | (STATE_DNAT if changed != header else 0)
-                return replace(
-                    now, packet=replace(now.packet, header=changed, state=state), dnat=True, chain=chain.name, rule=rule
-                )  # fmt: skip
+                moved = now.packet._replace(header=changed, state=state)
+                return now._replace(packet=moved, dnat=True, chain=chain.name, rule=rule)
         source = own.primary(header.source.version) or header.source
         if isinstance(target, Snat):
             source = ipaddress.ip_address(target.address)
@@ -299,7 +296,7 @@ class RuleWalker:
         if fully or (not first <= port <= last and target.ports):
             port = first + self.chance.bits("trace/masquerade-port", now.draws) % (last - first + 1)
         changed = header._replace(source=source, source_port=port)
-        return replace(now, packet=replace(now.packet, header=changed), snat=True, chain=chain.name, rule=rule)
+        return now._replace(packet=now.packet._replace(header=changed), snat=True, chain=chain.name, rule=rule)
 
     # --- which rules are asked -----------------------------------------------------------------------
 
@@ -341,7 +338,7 @@ class RuleWalker:
             if holds is False:
                 return Fraction(0)
             if holds is not True:
-                chance *= holds
+                chance = holds if chance is ONE else chance * holds
         return chance
 
     def _holds(self, match: Match, packet: HookPacket, mark: int, own: Host) -> bool | Fraction | None:

@@ -27,7 +27,7 @@ from simnet.model.iptables.ruleset import IPNetwork
 from simnet.model.kubernetes import Service, ServicePort
 from simnet.model.scenario import Entry, Variant
 
-MOST_WALKS = 4_000  # branches that the shares of a run may take (about 0.1 ms each); beyond, there are none
+MOST_WALKS = 2_000  # branches that the shares of a run may take (about 0.5 ms each); beyond, there are none
 OUTSIDE = {4: "198.51.100.250", 6: "2001:db8:51:100::250"}  # documentation addresses (RFC 5737, RFC 3849)
 
 
@@ -78,7 +78,8 @@ def _expected_shares(
         if (each.namespace, each.service_name) == (service.namespace, service.name)
     )
     branches = 1 if variant.entry is Entry.POD else max(1, endpoints)
-    if len(np.unique(callers.place)) * len(chosen) * branches > MOST_WALKS:
+    sites = _sites(compiled, callers, demand)
+    if len(sites) * len(chosen) * branches > MOST_WALKS:
         return {}
     rules = RuleWalker(record=False)
     around = Surroundings(
@@ -92,7 +93,6 @@ def _expected_shares(
     protocol = PROTOCOL_NUMBERS[_protocol(service, variant, targets)]
     total: dict[tuple[str, str], float] = {}
     of = {"pod": 0.0, "serving_node": 0.0, "entry_node": 0.0}
-    sites = _sites(compiled, callers, demand)
     for number in chosen:
         to = ipaddress.ip_address(compiled.addresses.text(int(targets.address[number])))
         for site in sites:
@@ -146,10 +146,10 @@ def _protocol(service: Service, variant: Variant, targets: Targets) -> str:
 
 
 class _Site:
-    """The clients at one place, by address."""
+    """The clients on one device, by address: of a client site, of a node, or in the pods of a node."""
 
-    def __init__(self, place: str, addresses: list[IPAddress], weight: NDArray[np.float64]) -> None:
-        self.place, self.addresses, self.weight = place, addresses, weight
+    def __init__(self, places: list[str], addresses: list[IPAddress], weight: NDArray[np.float64]) -> None:
+        self.places, self.addresses, self.weight = places, addresses, weight
         self._members: dict[IPNetwork, NDArray[np.bool_]] = {}
 
     def spread(
@@ -165,10 +165,11 @@ class _Site:
             first = int(np.argmax(waiting))
             around.rules.asked_sources.clear()
             header = Header(self.addresses[first], SOURCE_PORT, to, port, protocol)
-            endings = list(Request(around, self.place, header).endings())
+            endings = list(Request(around, self.places[first], header).endings())
             alike = waiting.copy()
             if len(self.addresses) > 1:
-                for network in around.rules.asked_sources:
+                asked = {*around.rules.asked_sources, ipaddress.ip_network(to)}  # a pod that calls itself stays inside
+                for network in asked:
                     held = self._held(network)
                     alike &= held == held[first]
             yield float(self.weight[alike].sum()), endings
@@ -186,11 +187,14 @@ def _sites(compiled: CompiledCluster, callers: Callers, demand: NDArray[np.float
     weight = np.full(count, 1 / count) if demand is None else np.diff(demand, prepend=0.0) / demand[-1]
     keys, inverse = np.unique(callers.place.astype(np.int64) << 32 | callers.address, return_inverse=True)
     weights = np.bincount(inverse, weights=weight).astype(np.float64)
+    network = compiled.network
+    places = keys >> 32
+    site = 2 * network.place_device[places].astype(np.int64) + (network.pod_link[places] >= 0)
     found = []
-    for place in np.unique(keys >> 32).tolist():
-        rows = np.flatnonzero(keys >> 32 == place)
+    for number in np.unique(site).tolist():
+        rows = np.flatnonzero(site == number)
         addresses = [ipaddress.ip_address(compiled.addresses.text(int(key) & 0xFFFFFFFF)) for key in keys[rows]]
-        found.append(_Site(compiled.place_names[place], addresses, weights[rows]))
+        found.append(_Site([compiled.place_names[place] for place in places[rows]], addresses, weights[rows]))
     return found
 
 

@@ -17,13 +17,11 @@ from simnet.cluster import Cluster
 from simnet.dataplane.path.columns import ConnectionBatch, Header
 from simnet.dataplane.path.hooks import HookState
 from simnet.dataplane.path.walk import send_reply, send_request
-from simnet.engine.materialise import materialise
-from simnet.engine.network import compile_cluster
 from simnet.engine.simulate import prepare
 from simnet.engine.targets import callers_of, targets_of
 from simnet.engine.trace import Tracer
 from simnet.errors import InputError
-from simnet.model.calico import FabricSettings, Wiring
+from simnet.model.calico import Wiring
 from simnet.model.recording import REASONS, VERDICTS
 
 FLOWS = 4000
@@ -31,7 +29,7 @@ NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
 
 
 def vectorised(compiled, origin, source, target, port, protocol, *, flows, seed):
-    """What became of `flows` connections of one client to one address, each from a port of its own: outcome -> count."""
+    """What became of `flows` connections of one client to one address, each from its own port: outcome -> count."""
     numbers = np.arange(flows, dtype=np.uint64)
     header = Header(
         np.full(flows, source, np.int32),
@@ -113,7 +111,9 @@ def compare(compiled, spec, origin, source, target, port, protocol, *, seed):
 
 
 @given(scenarios(), st.integers(0, 3), st.integers(0, 3))
-@settings(max_examples=150, derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate])  # four standard errors hold over fixed draws
+@settings(
+    max_examples=150, derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate]
+)  # four standard errors hold over fixed draws
 def test_fates_hops_sources_and_frequencies_are_those_of_the_vectorised_engine(run, client, target):
     run = replace(run, run=replace(run.run, statistic_mode="random"))
     spec = run.cluster
@@ -133,10 +133,105 @@ def test_fates_hops_sources_and_frequencies_are_those_of_the_vectorised_engine(r
 
 
 def demo(**fields):
-    """Three nodes, four pods, one service on all its entries."""
+    """Three nodes, four pods behind one Service, on all its entries."""
     pods = [pod("a", "n1"), pod("b", "n2"), pod("c", "n2"), pod("d", "n3")]
-    web = service(type="NodePort", external_ips=("10.0.0.11",), **fields)
-    spec = cluster(nodes(3), pods, [web], wiring=Wiring.S1)
-    made = Cluster(spec)
-    node_port = made.model.services[0].ports[0].node_port
-    return made, node_port
+    web = service(type="NodePort", external_ips=(VIP,), **fields)
+    advertised = {"service_external_ips": ("203.0.113.0/24",)}
+    return Cluster(cluster(nodes(3), pods, [web], wiring=Wiring.S2, calico=advertised))
+
+
+def node_port(made):
+    return made.model.services[0].ports[0].node_port
+
+
+def test_the_tree_holds_every_way_over_ecmp_and_the_rules_and_sums_to_one():
+    made = demo()
+    trace = made.trace("198.51.100.10", f"{VIP}:80", all=True)
+    assert sum(outcome.probability for outcome in trace.outcomes) == 1
+    ways = {(outcome.entry_node, outcome.pod) for outcome in trace.outcomes}
+    assert ways == {(node, f"d/{name}") for node in ("n1", "n2", "n3") for name in "abcd"}
+    assert [float(outcome.probability) for outcome in trace.outcomes] == pytest.approx([1 / 12] * 12, abs=1e-9)
+
+
+def test_one_branch_is_one_of_the_tree_and_the_same_for_the_same_seed():
+    made = demo()
+    whole = {told(each) for each in made.trace("198.51.100.10", f"{VIP}:80", all=True).outcomes}
+    drawn, has_draw = [], False
+    for seed in range(40):
+        (outcome,) = made.trace("198.51.100.10", f"{VIP}:80", seed=seed).outcomes
+        assert made.trace("198.51.100.10", f"{VIP}:80", seed=seed).outcomes == (outcome,)
+        assert told(outcome) in whole
+        drawn.append(outcome.pod)
+        has_draw |= any(step.draw is not None for step in outcome.steps)
+    assert set(drawn) == {"d/a", "d/b", "d/c", "d/d"}
+    assert has_draw
+
+
+def test_the_answer_undoes_exactly_what_the_request_did():
+    made = demo()
+    for outcome in made.trace("198.51.100.10:5555", f"10.0.0.11:{node_port(made)}", all=True).outcomes:
+        assert outcome.answered
+        assert outcome.source_seen == "10.0.0.11"
+        assert outcome.masquerade
+        sent = next(step for step in outcome.steps if step.action == "send" and step.direction == "request")
+        came = [step for step in outcome.steps if step.action == "deliver" and step.direction == "reply"][-1]
+        source, _, destination = sent.after.partition(" > ")
+        assert came.after == f"{destination} > {source}"
+        assert outcome.hops.l3 == outcome.reply_hops.l3
+
+
+def test_a_node_asked_alone_translates_rejects_or_leaves_a_packet_alone():
+    made = demo()
+    asked = made.trace("198.51.100.10", f"10.0.0.12:{node_port(made)}", node="n1", all=True)
+    assert {outcome.verdict for outcome in asked.outcomes} == {"none"}  # not an address of n1
+    asked = made.trace("198.51.100.10", f"10.0.0.11:{node_port(made)}", node="n1", all=True)
+    assert {(outcome.verdict, outcome.masquerade) for outcome in asked.outcomes} == {("translated", True)}
+    assert {outcome.node for outcome in asked.outcomes} == {"n1", "n2", "n3"}
+
+
+def test_the_json_form_has_the_documented_keys_and_survives_a_round_trip():
+    outcome = demo().trace("pod:d/a", "service:d/web:80", all=True).to_dict()
+    assert json.loads(json.dumps(outcome)) == outcome
+    documented = {
+        "verdict", "reason", "endpoint", "pod", "node", "probability", "masquerade", "source_seen", "hops",
+        "reply_hops", "ttl", "steps",
+    }  # fmt: skip
+    for each in outcome["outcomes"]:
+        assert documented <= set(each)
+        assert set(each["hops"]) == {"l3", "links"}
+        assert {"direction", "box", "action"} <= set(each["steps"][0])
+
+
+def test_a_loop_ends_by_its_ttl_and_has_no_more_branches_than_choices():
+    # the switch sends the whole advertised network to the nodes, which know no port 81 there and send it back
+    trace = demo().trace("198.51.100.10", f"{VIP}:81", all=True)
+    assert sum(outcome.probability for outcome in trace.outcomes) == 1
+    assert {(outcome.verdict, outcome.reason) for outcome in trace.outcomes} == {("lost", "ttl exceeded")}
+    assert len(trace.outcomes) == 3
+    assert {(outcome.ttl, outcome.hops.l3) for outcome in trace.outcomes} == {(1, 63)}
+
+
+def test_text_and_html_tell_rule_draw_and_rewrite():
+    trace = demo().trace("198.51.100.10", f"{VIP}:80")
+    text = str(trace)
+    assert "KUBE-SERVICES" in text
+    assert "drew" in text
+    assert "=>" in text
+    assert "reply" in text
+    assert "<details open>" in trace._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "what"),
+    [
+        ("pod:d/nobody", "1.2.3.4:80", "a pod of the cluster"),
+        ("198.51.100.10", "1.2.3.4", "an address and a port"),
+        ("198.51.100.10", "1.2.3.4:99999", "a port from 1 to 65535"),
+        ("198.51.100.10", "[fd00::1]:80", "two addresses of one family"),
+        ("here", "1.2.3.4:80", "an address, pod:NAMESPACE/NAME"),
+        ("127.0.0.1", "1.2.3.4:80", "tells one sender from another"),
+    ],
+)
+def test_a_wrong_end_is_named_with_what_was_expected(source, destination, what):
+    with pytest.raises(InputError, match=what):
+        demo().trace(source, destination)
