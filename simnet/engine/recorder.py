@@ -312,13 +312,14 @@ class Recorder:
         where, where_names = _codes([row[0] for row in rows])
         name, name_names = _codes([row[1] for row in rows])
         counts = np.array([row[2] for row in rows], dtype=np.int64).reshape(-1, 3)
+        known = {kind for kind, _ in expected}  # theory that names some pods, say, gives the others nothing
         return {
             "where": Categories(where, where_names),
             "name": Categories(name, name_names),
             "connections": counts[:, 0].copy(),
             "packets": counts[:, 1].copy(),
             "bytes": counts[:, 2].copy(),
-            "expected_share": np.array([expected.get((row[0], row[1]), np.nan) for row in rows]),
+            "expected_share": np.array([expected.get(row[:2], 0.0 if row[0] in known else np.nan) for row in rows]),
         }
 
     def _hop_table(self) -> dict[str, ColumnData]:

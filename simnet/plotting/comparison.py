@@ -22,6 +22,7 @@ AXES = {
     "links_mean": "wires a request crosses",
     "cross_node_share": "cross-node flows (%)",
     "snat_share": "flows with SNAT (%)",
+    "answered_share": "flows answered (%)",
     "pod_cov": "spread over pods (CoV)",
     "entry_node_cov": "spread over entry nodes (CoV)",
     "serving_node_cov": "spread over serving nodes (CoV)",

@@ -126,3 +126,16 @@ def test_the_policy_alone_decides_on_snat(runs_of_variant):
             expected = float(outside and run.point["externalTrafficPolicy"] == "Cluster")
             assert run.measures["snat_share"] == expected
             assert run.measures["source_hidden_share"] == expected
+
+
+def test_the_recorded_expected_shares_are_the_closed_forms_and_zero_where_nothing_can_arrive(runs_of_variant):
+    for run in runs_of_variant:
+        load = run.frames["load"]
+        recorded = load[load["where"] == "entry_node"]["expected_share"].to_numpy()
+        shares = entry_shares(run)
+        if run.variant == "pod":
+            continue
+        if is_local(run):
+            shares = np.where(endpoints_on_node(run) > 0, shares, 0)
+        if shares.sum():
+            np.testing.assert_allclose(recorded, shares / shares.sum(), rtol=0, atol=1e-8)
