@@ -34,7 +34,7 @@ from simnet.engine.rule_walk import (
 from simnet.model.cluster import Cluster
 from simnet.model.fabric import DeviceKind
 from simnet.model.iptables.printer import rule_text
-from simnet.model.iptables.ruleset import Family, Reject, Rule, Ruleset
+from simnet.model.iptables.ruleset import ConntrackStateMatch, Family, Reject, Rule, Ruleset
 
 UDP = 17
 FILTER_HOOKS = ("INPUT", "FORWARD", "OUTPUT")
@@ -165,6 +165,9 @@ def reason_of(chain: str, rule: Rule | None) -> str:
         return "no endpoints"
     if chain == "KUBE-PROXY-FIREWALL":
         return "source range"
+    invalid = ("INVALID",)
+    if rule and any(isinstance(each, ConntrackStateMatch) and each.states == invalid for each in rule.matches):
+        return "invalid state"
     return "filter reject" if rule is not None and isinstance(rule.target, Reject) else "filter drop"
 
 
