@@ -28,7 +28,10 @@ objects:
     kind: Service
     metadata: {name: web}
     spec:
-      {type: NodePort, clusterIP: 10.96.0.80, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}
+      type: NodePort
+      clusterIP: 10.96.0.80
+      selector: {app: web}
+      ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
 """
 
 
