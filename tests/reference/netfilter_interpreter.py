@@ -24,6 +24,20 @@ PS_PER_S = 10**12
 STATES = {"NEW": 1, "ESTABLISHED": 2, "RELATED": 4, "INVALID": 8, "UNTRACKED": 16, "SNAT": 32, "DNAT": 64}
 
 
+NAT_DONE = 128
+HOOK_TABLES = {
+    "PREROUTING": ["raw", "mangle", "nat"],
+    "INPUT": ["mangle", "filter", "security", "nat"],
+    "FORWARD": ["mangle", "filter", "security"],
+    "OUTPUT": ["raw", "mangle", "nat", "filter", "security"],
+    "POSTROUTING": ["mangle", "nat"],
+}
+
+
+def is_translated(out):
+    return out.destination_port >= 0 or out.snat_kind > 0
+
+
 class Interpreter:
     """All hosts' rules, and what they remember between packets."""
 
@@ -60,6 +74,42 @@ class Interpreter:
             self.out.verdict = 4 if base.policy == "DROP" else 2
             self.out.rule = (table, chain, len(base.rules))
         return self.out
+
+    def hook(self, hook, packet, reroute=None):
+        """Return what all tables of a hook decide; `reroute` gets the packet after nat OUTPUT rewrote it."""
+        packet, total, verdict = SimpleNamespace(**vars(packet)), None, 2
+        for table in HOOK_TABLES[hook]:
+            if self.rulesets[packet.host].chain(table, hook) is None:
+                continue
+            if table == "nat" and (not packet.state & STATES["NEW"] or packet.state & NAT_DONE):
+                continue
+            out = self.run(table, hook, packet)
+            verdict = out.verdict if out.verdict > 2 else min(verdict, out.verdict)
+            packet.mark, packet.draw = out.mark, out.draw
+            if total is None:
+                total = out
+            else:
+                total.rules_scanned += out.rules_scanned
+                total.mark, total.draw = out.mark, out.draw
+                if not (is_translated(total) and verdict <= 2):
+                    total.rule = out.rule
+                if out.destination_port >= 0:
+                    total.destination, total.destination_port = out.destination, out.destination_port
+                if out.snat_kind:
+                    for name in ("snat_kind", "snat_source", "snat_port_first", "snat_port_last", "snat_random_fully"):
+                        setattr(total, name, getattr(out, name))
+            total.verdict = verdict
+            if verdict > 2:
+                break
+            if table == "nat" and hook == "OUTPUT":
+                if out.destination_port >= 0:
+                    new = (packet.destination if out.destination == -2 else out.destination, out.destination_port)
+                    if out.destination == -2 or new != (packet.destination, packet.destination_port):
+                        packet.state |= STATES["DNAT"]
+                    packet.destination, packet.destination_port = new
+                if reroute is not None:
+                    reroute(packet)
+        return total
 
     def _count(self, key):
         self.packets[key] += self.packet.packets

@@ -33,6 +33,7 @@ from simnet.dataplane.netfilter.stateful import Conflict
 from simnet.dataplane.netfilter.steps import Block
 
 BLOCK = 1 << 15  # packets worked on at a time, so that their columns stay in the second-level cache
+STATEFUL_BLOCK = 1 << 18  # where rules remember: reading and writing what they hold costs by block, not by packet
 PURPOSE = "netfilter/statistic"
 
 HOOK_TABLES = {  # the tables that a hook visits, in order of priority
@@ -70,8 +71,9 @@ def run_chain(
     """
     outcome = Outcome.before(packets)
     entry = program.entry(table, chain)
-    for start in range(0, len(packets), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(packets)))
+    block = STATEFUL_BLOCK if program.is_stateful else BLOCK
+    for start in range(0, len(packets), block):
+        rows = slice(start, min(start + block, len(packets)))
         part, out = packets.take(rows), outcome.rows(rows)
         if program.is_stateful:
             _run_stateful(program, part, out, entry, seed, state, counters)
@@ -154,6 +156,7 @@ def _merge(outcome: Outcome, result: Outcome, rows: NDArray[Any] | None) -> None
     )
     is_translated = (outcome.destination_port[at] >= 0) | (outcome.snat_kind[at] > 0)
     keeps = is_translated & (result.verdict <= ACCEPT_BY_POLICY)
+    keeps |= result.rule < 0  # the host has no such table
     outcome.rule[at] = np.where(keeps, outcome.rule[at], result.rule)
     has_dnat = result.destination_port >= 0
     for name in ("destination", "destination_port"):

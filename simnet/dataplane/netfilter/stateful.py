@@ -45,6 +45,7 @@ class Lookback:
         count = block.count
         self.group_of_row = np.full(count, -1, np.int64)  # host * sets of lists + set; -1: has asked none
         self.is_through = np.zeros(count, np.bool_)  # has gone on from a RECALL
+        self.found_in = np.full(count, -1, np.int64)  # the list that its source was found in
         self.may_enter = np.zeros(count, np.bool_)  # found nothing, so that it may enter its source in a list
         self.fast: dict[int, bool] = {}  # group -> whether it is done here, not packet by packet
         self.is_started = False
@@ -125,19 +126,20 @@ class Lookback:
     def set(self, tests: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Enter sources in lists; always true."""
         lists = self.program.recent_list.take(tests).astype(np.int64)
-        keys = self._key(rows, self.group_of_row.take(rows))
-        is_known = np.zeros(len(rows), np.bool_)
+        is_known = self.found_in.take(rows) == lists
+        asked = np.flatnonzero(~is_known)
+        keys = self._key(rows.take(asked), self.group_of_row.take(rows.take(asked)))
         low, high = np.searchsorted(self.entry_key, keys), np.searchsorted(self.entry_key, keys, "right")
         for step in range(int((high - low).max(initial=0))):
             at = np.minimum(low + step, len(self.entry_key) - 1)
-            is_known |= (low + step < high) & (self.entry_list.take(at) == lists)
+            is_known[asked] |= (low + step < high) & (self.entry_list.take(at) == lists.take(asked))
         is_new = ~is_known
         self.events.append((rows, lists))
         if is_new.any():
             if not self.may_enter.take(rows[is_new]).all():
                 raise Conflict
             self._count(self.block.packets.host.take(rows[is_new]), lists[is_new])
-            self._add_entries(keys[is_new], lists[is_new])
+            self._add_entries(keys[is_new.take(asked)], lists[is_new])
         return np.ones(len(rows), np.bool_)
 
     def _count(self, hosts: NDArray[np.int32], lists: NDArray[np.int64]) -> None:
@@ -166,10 +168,11 @@ class Lookback:
         rows, pcs = block.unpark(number)
         base = program.code.take(pcs + 3).astype(np.int64)
         groups = self._group(rows, self.lists.of_list.take(program.recall_list.take(base)))
-        for group in np.unique(groups).tolist():
+        present, inverse = np.unique(groups, return_inverse=True)
+        for group in present.tolist():
             if group not in self.fast:
                 self.fast[group] = not self.is_started and self._is_fast(group)
-        is_fast = np.array([self.fast[group] for group in groups.tolist()], np.bool_)
+        is_fast = np.array([self.fast[group] for group in present.tolist()], np.bool_).take(inverse)
         left = not self.is_started or bool(is_fast.any())
         if not is_fast.all():
             block.slow(rows[~is_fast], pcs[~is_fast])
@@ -182,37 +185,55 @@ class Lookback:
             raise Conflict
         if len(rows) == 0:
             return left
-        keys, count = self._key(rows, groups), program.code.take(pcs + 2).astype(np.int64)
-        option = self._options(keys, base, count)
-        order = np.lexsort((rows, keys))
-        is_miss = (option == count)[order]
+        keys = self._key(rows, groups)
+        order = _by_key(keys, rows)
+        rows, pcs, base, keys = rows.take(order), pcs.take(order), base.take(order), keys.take(order)
+        count = program.code.take(pcs + 2).astype(np.int64)
+        starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
+        sizes = np.diff(np.r_[starts, len(rows)])
+        option, found_in = self._options(keys, base, count, starts, sizes)
+        is_miss = option == count
         misses_before = np.cumsum(is_miss) - is_miss
-        ordered = keys[order]
-        is_first = np.r_[True, ordered[1:] != ordered[:-1]]
-        starts = np.flatnonzero(is_first)
-        goes = np.empty(len(rows), np.bool_)
-        goes[order] = misses_before == np.repeat(misses_before[starts], np.diff(np.r_[starts, len(rows)]))
+        goes = misses_before == np.repeat(misses_before.take(starts), sizes)
         if not goes.all():
             block.park(number, rows[~goes], pcs[~goes])
-        self.is_through[rows[goes]] = True
-        self.may_enter[rows[goes & (option == count)]] = True
-        block.recall(rows[goes], pcs[goes], option[goes], count[goes], base[goes])
+            rows, pcs, option, found_in = rows[goes], pcs[goes], option[goes], found_in[goes]
+            count, base = count[goes], base[goes]
+        self.is_through[rows] = True
+        self.found_in[rows] = found_in
+        self.may_enter[rows] = option == count
+        block.recall(rows, pcs, option, count, base)
         return True
 
     def _options(
+        self, keys: NDArray[np.int64], base: NDArray[np.int64], count: NDArray[np.int64], starts: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+        """Return (the rule of its run that finds each packet's source, else `count`; the list it is in, else -1).
+
+        Packets are sorted by key: `sizes` of them from each of `starts` on.
+        """
+        if (base == np.repeat(base.take(starts), sizes)).all():  # all of a key ask the same run
+            option, found_in = self._found(keys.take(starts), base.take(starts), count.take(starts))
+            return np.repeat(option, sizes), np.repeat(found_in, sizes)
+        return self._found(keys, base, count)
+
+    def _found(
         self, keys: NDArray[np.int64], base: NDArray[np.int64], count: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """Return which rule of its run each packet's source is found by; `count`: none."""
-        option = count.copy()
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        option, found_in = count.copy(), np.full(len(keys), -1, np.int64)
         low, high = np.searchsorted(self.entry_key, keys), np.searchsorted(self.entry_key, keys, "right")
         known, size = self.program.recall_keys, len(self.program.recent_lists)
         for step in range(int((high - low).max(initial=0))):
             at = np.flatnonzero(low + step < high)
-            wanted = base[at] * size + self.entry_list.take(low[at] + step)
+            lists = self.entry_list.take(low.take(at) + step)
+            wanted = base.take(at) * size + lists
             place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
             found = self.program.recall_places.take(place)
-            option[at] = np.where(known.take(place) == wanted, np.minimum(option[at], found), option[at])
-        return option
+            is_better = (known.take(place) == wanted) & (found < option.take(at))
+            option[at[is_better]] = found[is_better]
+            found_in[at[is_better]] = lists[is_better]
+        return option, found_in
 
     def _is_fast(self, group: int) -> bool:
         """Whether nothing in the group's lists can expire during the block, and they are asked in a plain way."""
@@ -274,21 +295,31 @@ class Lookback:
             return
         rows = np.concatenate([event[0] for event in self.events])
         lists = np.concatenate([event[1] for event in self.events])
-        packets = self.block.packets
-        hosts, sources = packets.host.take(rows).astype(np.int64), packets.source.take(rows)
-        order = np.lexsort((rows, sources, lists, hosts))
-        hosts, lists, sources, rows = hosts[order], lists[order], sources[order], rows[order]
+        packets, addresses = self.block.packets, len(self.program.addresses)
+        keys = packets.host.take(rows).astype(np.int64) * len(self.program.recent_lists) + lists
+        keys = keys * addresses + packets.source.take(rows)
+        order = _by_key(keys, rows)
+        keys, rows = keys.take(order), rows.take(order)
         time_ps = packets.time_ps.take(rows)
-        differs = (hosts[1:] != hosts[:-1]) | (lists[1:] != lists[:-1]) | (sources[1:] != sources[:-1])
-        starts = np.flatnonzero(np.r_[True, differs])
+        starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
         ends = np.r_[starts[1:], len(rows)]
         in_time = np.argsort(rows.take(ends - 1), kind="stable")  # lists are in order of the last update
-        for start, end in zip(starts[in_time].tolist(), ends[in_time].tolist(), strict=True):
-            entries = self.state.entries(int(hosts[start]), int(lists[start]))
-            source = int(sources[start])
+        held, sources = np.divmod(keys.take(starts), addresses)
+        hosts, numbers = np.divmod(held, len(self.program.recent_lists))
+        of_entry = [column.take(in_time).tolist() for column in (hosts, numbers, sources, starts, ends)]
+        for host, number, source, start, end in zip(*of_entry, strict=True):
+            entries = self.state.entries(host, number)
             stamps = entries.get(source)
             if stamps is None:
                 stamps = entries[source] = deque(maxlen=STAMPS)
             else:
                 entries.move_to_end(source)
             stamps.extend(time_ps[max(start, end - STAMPS) : end].tolist())
+
+
+def _by_key(keys: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return the order by key, and by row where keys are equal."""
+    if (rows[1:] > rows[:-1]).all():
+        return np.argsort(keys, kind="stable")
+    by_row = np.argsort(rows, kind="stable")
+    return by_row.take(np.argsort(keys.take(by_row), kind="stable"))
