@@ -59,6 +59,9 @@ def load_experiment(
     right by themselves; their problems join the others.
     Raises InputError with every mistake, each with file, line, field, found, expected and fix.
     """
+    if os.path.isdir(path):
+        fix = "name the file in it; a folder of manifests goes under cluster.objects of an experiment"
+        raise InputError([Problem(Position(os.fspath(path)), "", "a folder", "an experiment file", fix)])
     documents, problems = gather_documents([path])
     if not problems and (len(documents) != 1 or not isinstance(documents[0].data, dict)):
         problems.append(

@@ -247,7 +247,8 @@ def _forgotten_at(
 ) -> NDArray[np.int64]:
     """Return the packet before which each connection's entry had timed out; its end where that never happens: int64[n].
 
-    An answer renews the entry as a request does, so the pause is counted from the answer's return.
+    The entry that counts is that of the first node on the way: it translates. An answer that comes by there renews it
+    as a request does, so the pause is counted from the answer's return.
     """
     end = connections.end_packet.copy()
     if not len(flows) or int(flows.protocol[0]) != UDP:
@@ -264,7 +265,8 @@ def _forgotten_at(
     long, owner = long[inside], owner[inside]
     if not long.size:
         return end
-    answered = connections.answered[owner]
+    reply = connections.reply
+    answered = np.zeros(len(owner), dtype=np.bool_) if reply is None else reply.passed_first_node[owner]
     age_ps = arrival_ps[long - 1] - arrival_ps[connections.first_packet[owner]]
     lives_ps = np.where(answered & (age_ps > UDP_STREAM_AGE_PS), UDP_STREAM_TIMEOUT_PS, UDP_TIMEOUT_PS)
     lives_ps += np.where(answered, round_trip_ps(compiled, packets, connections, owner, long - 1), 0)

@@ -121,6 +121,7 @@ class Way:
     dnat_device: NDArray[np.int32]  # [n] node that first rewrote the destination; -1: none
     snat: NDArray[np.bool_]  # [n] the source was rewritten, be it to the same address
     nat_hops: NDArray[np.int16]  # [n] rewrites
+    passed_first_node: NDArray[np.bool_]  # [n] a reply came by the node that saw the request first
     crossings: list[Crossing]
 
     @classmethod
@@ -142,6 +143,7 @@ class Way:
             dnat_device=np.full(n, -1, dtype=np.int32),
             snat=np.zeros(n, dtype=np.bool_),
             nat_hops=np.zeros(n, dtype=np.int16),
+            passed_first_node=np.zeros(n, dtype=np.bool_),
             crossings=[],
         )
 

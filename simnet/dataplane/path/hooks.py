@@ -28,6 +28,7 @@ from simnet.dataplane.netfilter.program import Program
 from simnet.dataplane.netfilter.state import NetfilterState
 from simnet.dataplane.path.columns import ConnectionBatch, Header, Way
 from simnet.dataplane.path.network import Network
+from simnet.model.iptables.ruleset import ConntrackStateMatch
 from simnet.model.recording import REASONS, VERDICTS
 
 NEW, ESTABLISHED, INVALID = STATE_NEW, STATE_ESTABLISHED, STATE_INVALID
@@ -204,6 +205,10 @@ def _reason_of(program: Program, rule_id: int) -> str:
         return "no endpoints"
     if unit.chain.name == "KUBE-PROXY-FIREWALL":
         return "source range"
+    if rule is not None and any(
+        isinstance(match, ConntrackStateMatch) and match.states == ("INVALID",) for match in rule.matches
+    ):
+        return "invalid state"
     if rule is not None and rule.target is not None and type(rule.target).__name__ == "Reject":
         return "filter reject"
     return "filter drop"

@@ -300,6 +300,9 @@ class _ReplyWalk(_Walk):
         n = len(batch)
         self.source_to_restore = np.full(n, -1, dtype=np.int32)  # address id; -1: nothing to restore at this node
         self.port_to_restore = np.zeros(n, dtype=np.int32)
+        self.first_node = np.full(n, -1, dtype=np.int32)  # device that saw the request first
+        for visit in reversed(entries):
+            self.first_node[visit.rows] = visit.device
 
     def recognise(self, rows: Rows, *, sent_here: bool) -> _Group:
         """Find the entry of each row's connection at the node; restore the destination that it had before."""
@@ -318,6 +321,7 @@ class _ReplyWalk(_Walk):
             self.source_to_restore[hit] = visit.original.destination[entry]
             self.port_to_restore[hit] = visit.original.destination_port[entry]
             known |= match
+        way.passed_first_node[rows[known & (way.place[rows] == self.first_node[rows])]] = True
         # A TCP answer (SYN-ACK) that no entry expects is INVALID; a datagram opens a connection of its own.
         unknown_state = np.where(header.protocol[rows] == 17, hooks.NEW, hooks.INVALID)
         state = np.where(known, hooks.ESTABLISHED, unknown_state).astype(np.uint8)
