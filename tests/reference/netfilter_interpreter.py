@@ -222,6 +222,9 @@ class Interpreter:
                     if ports is not None and (ports[0] <= port <= ports[1]) == negated:
                         return False
                 return True
+            case rs.TcpFlagsMatch():
+                flags = {"SYN"} if packet.state & STATES["NEW"] else {"ACK"}
+                return ({flag for flag in match.mask if flag in flags} == set(match.set_flags)) != match.negated
             case rs.MultiportMatch():
                 ports = {"sports": [packet.source_port], "dports": [packet.destination_port],
                          "ports": [packet.source_port, packet.destination_port]}[match.which]  # fmt: skip

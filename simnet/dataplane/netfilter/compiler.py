@@ -260,9 +260,7 @@ class _Table:
                 )  # fmt: skip
 
 
-def _slot_units(
-    slots: Sequence[_Slot], rulesets: Sequence[Ruleset], tables: Mapping[str, _Table]
-) -> NDArray[np.int32]:
+def _slot_units(slots: Sequence[_Slot], rulesets: Sequence[Ruleset], tables: Mapping[str, _Table]) -> NDArray[np.int32]:
     """Return int32[slot, host]: the unit that a slot means on a host; -1 where the host has no such chain."""
     units = np.full((len(slots), len(rulesets)), -1, np.int32)
     for table_name, table in tables.items():

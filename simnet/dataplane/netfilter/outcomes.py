@@ -319,6 +319,8 @@ class _Walk:
                 holds = bool(program.port_sets[operand, ports].any())
             case Predicate.STATE:
                 holds = bool(packet.state & operand)
+            case Predicate.TCP_FLAGS:
+                holds = bool(operand & (1 if packet.state & STATE_NEW else 2))
             case Predicate.SOURCE_TYPE | Predicate.DESTINATION_TYPE:
                 is_source = predicate is Predicate.SOURCE_TYPE
                 local = packet.source_is_local if is_source else packet.destination_is_local

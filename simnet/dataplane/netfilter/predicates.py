@@ -41,6 +41,7 @@ from simnet.model.iptables.ruleset import (
     SourceAddress,
     StatisticNth,
     StatisticRandom,
+    TcpFlagsMatch,
 )
 from simnet.units import PS_PER_S
 
@@ -102,6 +103,10 @@ class PredicateCompiler:
                         header.append((Predicate.PROTOCOL, match.negated, match.number))
                 case PortMatch():
                     self._ports(others, match, protocols)
+                case TcpFlagsMatch():
+                    holds = [set(match.set_flags) == {flag} & set(match.mask) for flag in ("SYN", "ACK")]
+                    bits = holds[0] | holds[1] << 1
+                    others.append((Predicate.TCP_FLAGS, match.negated, bits))
                 case MultiportMatch():
                     which = {"sports": Predicate.SOURCE_PORT_SET, "dports": Predicate.DESTINATION_PORT_SET,
                              "ports": Predicate.EITHER_PORT_SET}[match.which]  # fmt: skip

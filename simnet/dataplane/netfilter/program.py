@@ -52,6 +52,7 @@ class Predicate(IntEnum):
     RANDOM = 16  # 31-bit threshold, as uint32
     NTH = 17  # number of an NthCounter
     RECENT = 18  # number of a RecentTest
+    TCP_FLAGS = 19  # bit 0: true of a SYN, the first packet; bit 1: true of an ACK, any later one
 
 
 STATEFUL = frozenset({Predicate.NTH, Predicate.RECENT})  # true or not depends on the packets before

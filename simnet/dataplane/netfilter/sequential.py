@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from simnet.dataplane.netfilter.packets import ACCEPT_BY_RULE, DROP_BY_RULE, REJECT
+from simnet.dataplane.netfilter.packets import ACCEPT_BY_RULE, DROP_BY_RULE, REJECT, STATE_NEW
 from simnet.dataplane.netfilter.program import (
     TYPE_LOCAL,
     Action,
@@ -206,6 +206,8 @@ class _Machine:
             answer = bool(sets[packets.source_port[row]] or sets[packets.destination_port[row]])
         elif predicate is Predicate.STATE:
             answer = bool(int(packets.state[row]) & operand)
+        elif predicate is Predicate.TCP_FLAGS:
+            answer = bool(operand & (1 if int(packets.state[row]) & STATE_NEW else 2))
         elif predicate is Predicate.SOURCE_TYPE:
             answer = self._is_type(operand, int(packets.source[row]), bool(packets.source_is_local[row]))
         else:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet.dataplane.netfilter.counters import CounterJournal, Counters
-from simnet.dataplane.netfilter.packets import ACCEPT_BY_RULE, DROP_BY_RULE, REJECT, Outcome, PacketColumns
+from simnet.dataplane.netfilter.packets import ACCEPT_BY_RULE, DROP_BY_RULE, REJECT, STATE_NEW, Outcome, PacketColumns
 from simnet.dataplane.netfilter.program import (
     ORDERED,
     TYPE_LOCAL,
@@ -452,6 +452,9 @@ class Block:
             case Predicate.RANDOM:
                 threshold = np.asarray(operand).astype(np.uint32)  # kept as int32 words
                 return (self._draw(rows) >> np.uint64(33)) < threshold
+            case Predicate.TCP_FLAGS:
+                is_later = (_column(packets.state, rows) & STATE_NEW) == 0
+                return (operand >> is_later.astype(np.int64)) & 1 != 0
             case Predicate.NTH:
                 numbers = self._numbers(rows)
                 return self.lookback.nth(np.broadcast_to(operand, numbers.shape), numbers)

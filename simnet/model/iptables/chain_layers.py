@@ -60,7 +60,9 @@ def names_that_may_differ(chains: Mapping[str, Chain], other: Mapping[str, Chain
     ours, theirs = _layers(chains), _layers(other)
     if ours[0] is theirs[0]:
         names = dict.fromkeys(name for layers in (ours[1], theirs[1]) for layer in layers for name in layer.changed)
-        names.update(dict.fromkeys(name for layers in (ours[1], theirs[1]) for layer in layers for name in layer.removed))
+        names.update(
+            dict.fromkeys(name for layers in (ours[1], theirs[1]) for layer in layers for name in layer.removed)
+        )
     else:
         names = dict.fromkeys((*other, *chains))
     return {name: None for name in names if chains.get(name) is not other.get(name)}

@@ -45,6 +45,9 @@ def matches(rng, stateful=True):
                     maybe(0.2), maybe(0.2),
                 )
             )  # fmt: skip
+            if name == "tcp" and maybe(0.3):
+                flags = rng.choice([("SYN",), ("ACK",), ("SYN", "ACK"), ()])
+                made.append(rs.TcpFlagsMatch(("FIN", "SYN", "RST", "ACK"), flags, maybe(0.3)))
         elif maybe(0.4):
             made.append(
                 rs.MultiportMatch(((80, 81), (443, 443)), rng.choice(["sports", "dports", "ports"]), maybe(0.3))

@@ -34,7 +34,9 @@ def test_a_node_that_differs_in_one_chain_costs_that_chain_alone():
 
 def test_chains_that_are_equal_but_not_the_same_object_are_compiled_once():
     def host():
-        return nat(rs.Chain("LEAF", (rs.Rule((), rs.Verdict("DROP")),)), rs.Chain("PREROUTING", accept_or("LEAF"), "ACCEPT"))
+        return nat(
+            rs.Chain("LEAF", (rs.Rule((), rs.Verdict("DROP")),)), rs.Chain("PREROUTING", accept_or("LEAF"), "ACCEPT")
+        )
 
     program = compile_program([host(), host(), host()], AddressTable())
     assert len(program.units) == 2
@@ -46,9 +48,13 @@ def test_chains_that_lead_to_each_other_on_different_nodes_are_no_loop():
     b_first = nat(rs.Chain("PREROUTING", accept_or("B"), "ACCEPT"), rs.Chain("B", accept_or("A")), rs.Chain("A"))
     program = compile_program([a_first, b_first], AddressTable())
     packets = PacketColumns.of(2, host=[0, 1])
-    outcome = run_chain(program, "nat", "PREROUTING", packets, seed=0, state=NetfilterState(), counters=Counters(program))
+    outcome = run_chain(
+        program, "nat", "PREROUTING", packets, seed=0, state=NetfilterState(), counters=Counters(program)
+    )
     assert [program.rule(rule)[0].chain.name for rule in outcome.rule.tolist()] == ["A", "B"]
-    looping = nat(rs.Chain("PREROUTING", accept_or("A"), "ACCEPT"), rs.Chain("A", accept_or("B")), rs.Chain("B", accept_or("A")))
+    looping = nat(
+        rs.Chain("PREROUTING", accept_or("A"), "ACCEPT"), rs.Chain("A", accept_or("B")), rs.Chain("B", accept_or("A"))
+    )
     with pytest.raises(InputError, match="which leads back here"):
         compile_program([a_first, looping], AddressTable())
 

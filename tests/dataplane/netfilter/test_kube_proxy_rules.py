@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.netfilter_interpreter import Interpreter
 
-from simnet.controlplane.kube_proxy import ProxiedNode, RuleGenerator
+from simnet.controlplane.kube_proxy import ProxiedNode
 from simnet.dataplane.netfilter import counters as counters_module
 from simnet.dataplane.netfilter.compiler import compile_program
 from simnet.dataplane.netfilter.counters import Counters
@@ -43,10 +43,14 @@ def addresses_in_play(cluster: RandomCluster) -> tuple[list[str], list[str]]:
     called = [*nodes, pods[0], outside[2], *(["192.168.0.9"] if v4 else [])]
     for service in cluster.services:
         called += [service.cluster_ip] * 3 + [*service.external_ips, *(i.ip for i in service.load_balancer_ingress)]
-    return [str(ipaddress.ip_address(a)) for a in pods + nodes + outside], [str(ipaddress.ip_address(a)) for a in called]
+    return [str(ipaddress.ip_address(a)) for a in pods + nodes + outside], [
+        str(ipaddress.ip_address(a)) for a in called
+    ]
 
 
-def packets_into(cluster: RandomCluster, addresses: AddressTable, seed: int, count: int, span_s: float) -> PacketColumns:
+def packets_into(
+    cluster: RandomCluster, addresses: AddressTable, seed: int, count: int, span_s: float
+) -> PacketColumns:
     """First and later packets of all kinds; most are for a service, time after time from few sources."""
     draw = np.random.default_rng(seed)
     sources, destinations = ([addresses.intern(a) for a in held] for held in addresses_in_play(cluster))
@@ -172,7 +176,9 @@ def test_a_client_keeps_its_endpoint_while_lists_hold_all_clients_and_blocks_of_
         count, host=draw.integers(3, size=count), source=draw.choice(clients, count),
         destination=addresses.intern("172.30.0.1"), destination_port=80, time_ps=np.arange(count) * 10**6,
     )  # fmt: skip
-    outcome = run_chain(program, "nat", "PREROUTING", columns, seed=1, state=NetfilterState(), counters=Counters(program))
+    outcome = run_chain(
+        program, "nat", "PREROUTING", columns, seed=1, state=NetfilterState(), counters=Counters(program)
+    )
     pairs = np.stack([columns.host, columns.source, outcome.destination])
     assert len(np.unique(pairs, axis=1).T) == 3 * 60
     assert len(np.unique(outcome.destination)) == 4
@@ -193,11 +199,22 @@ def test_frequencies_keep_to_the_exact_outcomes_within_four_sigma(cluster, seed)
     many = replace(many, connection=np.arange(count, dtype=np.uint64), draw=np.zeros(count, np.int32), host=many.host)
     if program.is_stateful:  # a list remembers: each packet then meets lists of its own
         results = [
-            run_hook(program, "PREROUTING", many.take(slice(i, i + 1)), seed=9, state=NetfilterState(), counters=Counters(program))
+            run_hook(
+                program,
+                "PREROUTING",
+                many.take(slice(i, i + 1)),
+                seed=9,
+                state=NetfilterState(),
+                counters=Counters(program),
+            )
             for i in range(200)
         ]
         ports = np.concatenate([r.destination_port for r in results])
-        places, verdicts, count = np.concatenate([r.destination for r in results]), np.concatenate([r.verdict for r in results]), 200
+        places, verdicts, count = (
+            np.concatenate([r.destination for r in results]),
+            np.concatenate([r.verdict for r in results]),
+            200,
+        )
     else:
         result = run_hook(program, "PREROUTING", many, seed=9, state=NetfilterState(), counters=Counters(program))
         places, ports, verdicts = result.destination, result.destination_port, result.verdict
