@@ -15,7 +15,7 @@ class GraphOfUnits:
         count = len(leads_to)
         edges = [[count + slot_of(target) if target < 0 else target for target in targets] for targets in leads_to]
         edges.extend(list(units) for units in slot_units)
-        order, depth, loops = _depth_first(edges)
+        order, _, loops = _depth_first(edges)
         self.order = [node for node in order if node < count]  # units, callees before callers
         self.has_loop = bool(loops)
         # a slot is no chain: it is not entered, so it is as deep as the deepest of its units
@@ -37,7 +37,7 @@ def loops_of(leads_to: Mapping[str, Sequence[str]]) -> tuple[list[tuple[str, str
 
 
 def _depth_first(edges: Sequence[Sequence[int]]) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """Return (nodes, what they lead to first; each node's longest way down, itself counted; edges that close a loop)."""
+    """Return (nodes, what they lead to first; each node's longest way down, itself counted; edges closing a loop)."""
     order: list[int] = []
     depth = [0] * len(edges)  # 0: not left yet
     is_entered = [False] * len(edges)

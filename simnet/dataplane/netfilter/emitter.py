@@ -156,7 +156,7 @@ class Emitter:
     ) -> Program:  # fmt: skip
         """Write all units and return the program; mistakes go to `problems`.
 
-        `order`: units, callees before callers; `slot_units`: int32[slot, host], -1 for none; `depth`: of the call stack.
+        `order`: units, callees before callers; `slot_units`: int32[slot, host], -1: none; `depth`: of the call stack.
         """
         self.units = units
         self.first_rules, count = [], 0

@@ -1,9 +1,10 @@
 """Rules whose answer depends on packets before, for a whole block at once: client affinity by `recent`, and `nth`.
 
 Affinity: a run of `recent --rcheck` jumps (RECALL) asks which list holds the packet's source, and a `--set` enters it.
-While no entry expires and no list overflows, packets depend on each other only where host, lists and source are the same,
-and only a packet that finds nothing changes what those after it find. So per round, of each (host, lists, source), the
-packets up to the first that finds nothing go on; the others look again. `nth`: the packets that reach a rule are ranked.
+While no entry expires and no list overflows, packets depend on each other only where host, lists and source are the
+same, and only a packet that finds nothing changes what those after it find. So per round, of each (host, lists,
+source), the packets up to the first that finds nothing go on; the others look again. `nth`: packets at a rule are
+ranked.
 Nothing is written to the state before the block is through. What does not fit this (`Conflict`) is done again packet by
 packet (`sequential`), which is always right; both ways give the same result.
 Source: net/netfilter/xt_recent.c, xt_statistic.c.

@@ -62,7 +62,7 @@ def test_chains_that_lead_to_each_other_on_different_nodes_are_no_loop():
 def test_a_node_without_a_chain_that_the_others_jump_to_is_refused():
     whole = nat(rs.Chain("PREROUTING", accept_or("A"), "ACCEPT"), rs.Chain("A"), source="whole.save")
     part = nat(whole.tables["nat"].chains["PREROUTING"], source="part.save")
-    with pytest.raises(InputError, match="part.save.*\n.*a jump to A, which is not in the table"):
+    with pytest.raises(InputError, match=r"part\.save.*\n.*a jump to A, which is not in the table"):
         compile_program([whole, part], AddressTable())
 
 

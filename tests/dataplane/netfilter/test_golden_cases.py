@@ -1,7 +1,7 @@
 """kube-proxy's own flows and real clusters' rule sets through the compiled machine.
 
-The flows are facts taken from kubernetes/kubernetes pkg/proxy/iptables/proxier_test.go (Apache-2.0), driven on a packet's
-real way: PREROUTING or OUTPUT, INPUT or FORWARD, POSTROUTING.
+The flows are facts taken from kubernetes/kubernetes pkg/proxy/iptables/proxier_test.go (Apache-2.0), driven on a
+packet's real way: PREROUTING or OUTPUT, INPUT or FORWARD, POSTROUTING.
 """
 
 from __future__ import annotations
@@ -112,15 +112,11 @@ def ways_to_services(chains):
     for rule in chains["KUBE-SERVICES"].rules if "KUBE-SERVICES" in chains else ():
         by_kind = {type(match): match for match in rule.matches}
         to, port, protocol = (by_kind.get(kind) for kind in (rs.DestinationAddress, rs.PortMatch, rs.ProtocolMatch))
-        if (
-            isinstance(rule.target, rs.Jump)
-            and to
-            and port
-            and port.destination_ports
-            and to.network.num_addresses == 1
-        ):
-            if rule.target.chain.startswith(("KUBE-SVC-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SVL-")):
-                yield str(to.network.network_address), protocol.number, port.destination_ports[0], rule.target.chain
+        if not (isinstance(rule.target, rs.Jump) and to and port and port.destination_ports):
+            continue
+        is_service = rule.target.chain.startswith(("KUBE-SVC-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SVL-"))
+        if is_service and to.network.num_addresses == 1:
+            yield str(to.network.network_address), protocol.number, port.destination_ports[0], rule.target.chain
 
 
 def test_packets_to_each_service_of_a_real_dump_land_on_the_pods_that_its_own_chains_name(shared_cases):

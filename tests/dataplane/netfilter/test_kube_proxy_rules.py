@@ -59,7 +59,8 @@ def packets_into(
                *(s.health_check_node_port for s in cluster.services if s.health_check_node_port)]  # fmt: skip
     mixed = draw.random() < 0.5
     return PacketColumns.of(
-        count, host=draw.integers(len(cluster.nodes), size=count), source=draw.choice(sources[: draw.integers(1, 12)], count),
+        count, host=draw.integers(len(cluster.nodes), size=count),
+        source=draw.choice(sources[: draw.integers(1, 12)], count),
         destination=draw.choice(destinations, count), source_port=draw.integers(1024, 65536, count),
         destination_port=draw.choice(numbers, count), protocol=draw.choice([6, 6, 6, 17, 132], count),
         in_interface=draw.integers(-1, 4, count), out_interface=draw.integers(-1, 4, count),
@@ -67,7 +68,8 @@ def packets_into(
         state=draw.choice([1, 2, 4, 8, 65, 129], count, p=[0.7, 0.1, 0.05, 0.05, 0.05, 0.05]) if mixed else 1,
         source_is_local=draw.random(count) < 0.2, destination_is_local=draw.random(count) < 0.3,
         connection=draw.integers(1000, size=count), draw=draw.integers(3, size=count),
-        length_bytes=draw.integers(40, 1500, count) if mixed else 60, packets=draw.integers(1, 9, count) if mixed else 1,
+        length_bytes=draw.integers(40, 1500, count) if mixed else 60,
+        packets=draw.integers(1, 9, count) if mixed else 1,
         time_ps=np.sort(draw.integers(0, int(span_s * PS_PER_S) + 1, count)),
     )  # fmt: skip
 
