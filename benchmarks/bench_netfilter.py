@@ -149,7 +149,8 @@ def measure_nodes(nodes: int, every: int, field: str) -> dict[str, float]:
         program = compile_program(some, AddressTable())
         seconds.append(time.process_time() - started)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"{nodes} nodes x 2,000 services, one in {every} Local ({field}): {seconds[1]:.2f} s, {program.rule_count} rules, "
+    print(f"{nodes} nodes x 2,000 services, one in {every} Local ({field}): {seconds[1]:.2f} s, "
+        f"{program.rule_count} rules, "
           f"{seconds[1] / seconds[0]:.2f} times one node; peak {peak_mb} MB", flush=True)  # fmt: skip
     return {"one_node_s": round(seconds[0], 2), "all_nodes_s": round(seconds[1], 2),
             "ratio": round(seconds[1] / seconds[0], 2), "peak_rss_mb": peak_mb}  # fmt: skip
