@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from simnet.config.kubernetes_fields import refuse
@@ -36,6 +36,15 @@ class FileModel(BaseModel):
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        """A key that has a default counts as left out where its value is null, as in Kubernetes' own files."""
+        if not isinstance(data, dict) or None not in data.values():
+            return data
+        optional = {field.alias or name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {key: value for key, value in data.items() if value is not None or key not in optional}
 
 
 def _count(low: int, high: int) -> BeforeValidator:
@@ -112,7 +121,7 @@ class KubeProxyHostModel(FileModel):
     """`kubeProxy.host`, simnet's own: what kube-proxy finds on the host when it starts."""
 
     nfacct_counters: list[Text] | None = None
-    random_fully: bool = True
+    random_fully: bool = False
     conntrack_tcp_be_liberal: Annotated[bool, Field(alias="conntrackTCPBeLiberal")] = False
 
 

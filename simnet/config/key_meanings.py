@@ -82,7 +82,7 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "KubeProxyHostModel": {
         "nfacctCounters": "nfacct counters that exist; left out: those of the release",
-        "randomFully": "iptables knows --random-fully",
+        "randomFully": "write `MASQUERADE --random-fully`, as kube-proxy does where iptables is 1.6.2 or newer",
         "conntrackTCPBeLiberal": "nf_conntrack_tcp_be_liberal is set",
     },
     "CalicoModel": {

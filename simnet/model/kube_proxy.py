@@ -49,7 +49,7 @@ class KubeProxyHost:
     """What kube-proxy finds on the host when it starts; not part of the API, the same for all nodes of a cluster."""
 
     nfacct_counters: tuple[str, ...] = (CT_STATE_INVALID_COUNTER, LOCALHOST_NODE_PORTS_COUNTER)  # that can be made
-    random_fully: bool = True  # iptables 1.6.2 or newer
+    random_fully: bool = False  # MASQUERADE --random-fully; see docs/decisions/0012-random-fully.md
     conntrack_tcp_be_liberal: bool = False  # sysctl net.netfilter.nf_conntrack_tcp_be_liberal
 
 

@@ -35,8 +35,7 @@ def cluster_of(case: dict[str, Any], defaults: dict[str, Any], folder: Path) -> 
                 "masqueradeAll": settings["masqueradeAll"],
                 "localhostNodePorts": settings["localhostNodePorts"],
             },
-            "nodePortAddresses": settings["nodePortAddresses"] or [],
-            "host": {"randomFully": settings["randomFully"]},
+            "nodePortAddresses": settings["nodePortAddresses"],
         },
     }
     file = folder / "cluster.yaml"

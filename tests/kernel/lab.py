@@ -53,7 +53,7 @@ def cluster_of(lab: dict[str, Any]) -> ClusterSpec:
         kube_proxy=KubeProxyConfiguration(
             cluster_cidr=lab.get("cluster_cidr", ""),
             iptables=KubeProxyIPTablesConfiguration(masquerade_all=lab.get("masquerade_all", False)),
-            host=KubeProxyHost(nfacct_counters=()),
+            host=KubeProxyHost(nfacct_counters=(), random_fully=True),
         ),
         calico=CalicoSettings(
             ip_pools=("10.244.0.0/16",),

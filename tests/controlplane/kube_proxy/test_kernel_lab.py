@@ -29,7 +29,9 @@ def test_each_nodes_chains_are_those_that_the_kernel_held(shared_cases: Path, sc
     generator = RuleGenerator(
         *objects_of(described),
         KubeProxyConfiguration(
-            cluster_cidr=described["cluster_cidr"], host=KubeProxyHost(nfacct_counters=()), kubernetes="1.33"
+            cluster_cidr=described["cluster_cidr"],
+            host=KubeProxyHost(nfacct_counters=(), random_fully=True),
+            kubernetes="1.33",
         ),
         Family.IPV4,
     )
