@@ -35,7 +35,15 @@ from simnet.plotting import efficiency_figure, hop_counts, load_spread, topology
 # %%
 demo = simnet.run(simnet.load_experiment("../experiments/nginx-demo.yaml"))
 demo.summary.set_index("variant")[
-    ["repeats", "l3_hops_mean", "l3_hops_mean_low", "l3_hops_mean_high", "cross_node_share", "snat_share", "rules_scanned_mean"]
+    [
+        "repeats",
+        "l3_hops_mean",
+        "l3_hops_mean_low",
+        "l3_hops_mean_high",
+        "cross_node_share",
+        "snat_share",
+        "rules_scanned_mean",
+    ]
 ].round(3)
 
 # %% [markdown]
@@ -122,7 +130,9 @@ pair = doors.differences[
     & (doors.differences["b"] == "node-port")
     & (doors.differences["nodes.count"] == 8)
 ]
-pair.set_index(["externalTrafficPolicy", "measure"])[["mean_a", "mean_b", "difference", "low", "high", "verdict"]].round(3)
+pair.set_index(["externalTrafficPolicy", "measure"])[
+    ["mean_a", "mean_b", "difference", "low", "high", "verdict"]
+].round(3)
 
 # %% [markdown]
 # ## Answer

@@ -17,9 +17,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from simnet import plotting
-    from simnet.cluster import Cluster, load_cluster
     from simnet.analysis.result import Result, load_results
     from simnet.checked_experiment import load_experiment
+    from simnet.cluster import Cluster, load_cluster
     from simnet.engine.simulate import simulate
     from simnet.engine.trace import Trace
     from simnet.errors import InputError, ModelError, ResultError, SimnetError

@@ -48,9 +48,7 @@ class InputError(SimnetError):
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems: tuple[Problem, ...] = tuple(
-            sorted(problems, key=lambda problem: (problem.where, problem.field))
-        )
+        self.problems: tuple[Problem, ...] = tuple(sorted(problems, key=lambda problem: (problem.where, problem.field)))
         super().__init__(self.problems)  # pickle rebuilds it from args
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Small scenarios for tests of whole runs: plain builders, and a hypothesis strategy over everything that they can say."""
+"""Small scenarios for tests of whole runs: plain builders, and a hypothesis strategy over all that they can say."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def fabrics(draw):
 
 @st.composite
 def scenarios(draw):
-    """Any small scenario. Where rules count connections (nth, recent), flows start far apart: the order is that of sending."""
+    """Any small scenario. Where rules count connections (nth, recent), flows start far apart: in order of sending."""
     family = draw(st.sampled_from([4, 4, 4, 6]))
     dual = draw(st.booleans()) if family == 4 else False
     node_specs = nodes(draw(st.integers(1, 5)), dual=dual, family=family)
@@ -147,10 +147,14 @@ def scenarios(draw):
     affinity = draw(st.integers(0, 3)) == 0
     balanced = entry is Entry.LOAD_BALANCER_IP
     web = service(
-        type="LoadBalancer" if balanced else "NodePort" if entry is Entry.NODE_PORT or draw(st.booleans()) else "ClusterIP",
+        type="LoadBalancer"
+        if balanced
+        else ("NodePort" if entry is Entry.NODE_PORT or draw(st.booleans()) else "ClusterIP"),
         external_ips=(vip,) if entry is Entry.EXTERNAL_IP else (),
         load_balancer_ingress=(LoadBalancerIngress(VIP6 if family == 6 else BALANCED),) if balanced else (),
-        load_balancer_source_ranges=draw(st.sampled_from([(), (), ("198.51.100.0/28", "2001:db8::/124")])) if balanced else (),
+        load_balancer_source_ranges=(
+            draw(st.sampled_from([(), (), ("198.51.100.0/28", "2001:db8::/124")])) if balanced else ()
+        ),
         external_traffic_policy=draw(st.sampled_from(["Cluster", "Local"])),
         internal_traffic_policy=draw(st.sampled_from(["Cluster", "Cluster", "Cluster", "Local"])),
         session_affinity="ClientIP" if affinity else "None",
@@ -181,7 +185,9 @@ def scenarios(draw):
         spec, entry, protocol=protocol, choice=choice,
         clients=draw(client_populations(names, pods, family)),
         shape=draw(flow_shapes(protocol)),
-        arrivals=Deterministic(37.3) if counts else draw(st.sampled_from([Poisson(100.0), Poisson(3.0), Deterministic(50.0)])),
+        arrivals=Deterministic(37.3)
+        if counts
+        else draw(st.sampled_from([Poisson(100.0), Poisson(3.0), Deterministic(50.0)])),
         duration_ps=draw(st.sampled_from([S // 5, S])),
         warmup_ps=draw(st.sampled_from([0, S // 10])),
         window_flows=draw(st.sampled_from([7, 65536, 65536])),

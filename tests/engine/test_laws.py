@@ -29,7 +29,6 @@ from simnet.model.workload import (
     Uniform,
 )
 
-
 ADVERTISED = {"service_external_ips": ("203.0.113.0/24",), "service_load_balancer_ips": ("203.0.114.0/24",)}
 
 

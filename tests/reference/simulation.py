@@ -1,11 +1,12 @@
 """The data plane once more, event by event: SimPy, one process a flow, one event a packet and wire. Slow, and plain.
 
-Every packet walks by itself: it asks the FIB of each box (`reference.forwarding`, a loop over routes), runs the rules of each
-node one by one (`reference.netfilter_interpreter`), and meets conntrack tables that are dicts with clocks of their own. Shared
-with the engine are only what the control plane made, the definitions of the draws, and who calls what.
+Every packet walks by itself: it asks the FIB of each box (`reference.forwarding`, a loop over routes), runs the rules
+of each node one by one (`reference.netfilter_interpreter`), and meets conntrack tables that are dicts with clocks of
+their own. Shared with the engine are only what the control plane made, the definitions of the draws, and who calls
+what.
 
-Definitions that both follow (docs/models/path.md): no port clashes, so an entry belongs to its flow; a dropped packet leaves an
-entry; a connection's number is its flow's id, plus 2**40 for each time that the flow was forgotten.
+Definitions that both follow (docs/models/path.md): no port clashes, so an entry belongs to its flow; a dropped packet
+leaves an entry; a connection's number is its flow's id, plus 2**40 for each time that the flow was forgotten.
 """
 
 from __future__ import annotations
