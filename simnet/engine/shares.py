@@ -210,7 +210,7 @@ class ShareRow:
     protocol: str  # tcp, udp, sctp
     entry: str  # ClusterIP, ExternalIP, LoadBalancerIP, NodePort
     address: str  # "ip:port" that is called
-    client: str  # "outside", "outside in CIDR", "pod", "node"
+    client: str  # "outside", "outside in CIDR", "pod", "endpoint" (a pod of the service itself), "node"
     client_node: str  # where that pod or node is; empty: outside
     entry_node: str  # that translates; empty: none does
     serving_node: str  # of the pod; empty: not delivered
@@ -288,7 +288,8 @@ def _clients(tracer: Tracer, service: Service, entry: str, to: IPAddress) -> Ite
                 chosen[pod.node] = (is_endpoint, pod.key, own[0])
     for node in tracer.cluster.nodes:
         if node.name in chosen:
-            yield "pod", node.name, End(chosen[node.name][1], chosen[node.name][2], None)
+            is_endpoint, place, address = chosen[node.name]  # an endpoint only where the node has no other pod
+            yield "endpoint" if is_endpoint else "pod", node.name, End(place, address, None)
         own = [each for each in tracer.primary_addresses(node.name) if each.version == to.version]
         if own:
             yield "node", node.name, End(node.name, own[0], None)

@@ -119,4 +119,4 @@ def test_the_table_of_a_cluster_sums_to_one_for_each_class_of_clients_exactly():
     assert len(sums) > 10
     assert set(sums) == {Fraction(1)}
     assert set(frame.entry) == {"ClusterIP", "ExternalIP", "NodePort"}
-    assert set(frame.client) == {"outside", "pod", "node"}
+    assert set(frame.client) == {"outside", "endpoint", "node"}
