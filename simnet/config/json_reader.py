@@ -15,8 +15,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from simnet.config.yaml_reader import MAX_DEPTH, MAX_NUMBER_LENGTH, paused_garbage_collector
+from simnet.config.yaml_reader import MAX_DEPTH, MAX_NUMBER_LENGTH
 from simnet.errors import Position, Problem
+from simnet.garbage import paused_garbage_collector
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")

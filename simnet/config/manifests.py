@@ -18,8 +18,8 @@ from simnet.config.kubernetes_fields import pairs
 from simnet.config.kubernetes_services import read_endpoint_slice, read_endpoints, read_service
 from simnet.config.kubernetes_source import Report, Source, describe, nearest_name, type_words
 from simnet.config.kubernetes_workloads import read_namespace, read_node, read_pod, read_workload
-from simnet.config.yaml_reader import paused_garbage_collector
 from simnet.errors import InputError, Position, Problem
+from simnet.garbage import paused_garbage_collector
 from simnet.model.kubernetes import CalicoResource, IgnoredObject, Objects, Service
 
 Reader = Callable[[Source, str, str], Any]

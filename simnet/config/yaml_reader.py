@@ -9,11 +9,9 @@ text. Left out: tags other than the core ones (`!!str` and its like), keys that 
 
 from __future__ import annotations
 
-import gc
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -28,6 +26,7 @@ from simnet.config.text_problems import (
     unreadable_bytes,
 )
 from simnet.errors import Position, Problem
+from simnet.garbage import paused_garbage_collector
 
 MAX_DEPTH = 100
 MAX_ALIASED_NODES = 100_000
@@ -73,18 +72,6 @@ class _UnreadableError(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self.problem = problem
-
-
-@contextmanager
-def paused_garbage_collector() -> Iterator[None]:
-    """Stop the cyclic collector for a load: millions of new containers, no cycles; it would triple the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def unpack_mark(mark: int) -> tuple[int, int]:

@@ -34,7 +34,8 @@ from simnet.engine.rule_walk import (
 from simnet.model.cluster import Cluster
 from simnet.model.fabric import DeviceKind
 from simnet.model.iptables.printer import rule_text
-from simnet.model.iptables.ruleset import ConntrackStateMatch, Family, Reject, Rule, Ruleset
+from simnet.model.iptables.ruleset import Family, Ruleset
+from simnet.model.iptables.stop_reasons import stop_reason
 
 UDP = 17
 FILTER_HOOKS = ("INPUT", "FORWARD", "OUTPUT")
@@ -154,21 +155,6 @@ def listening_pods(cluster: Cluster) -> dict[tuple[IPAddress, int, int], str]:
                         asked = (ipaddress.ip_address(text), PROTOCOL_NUMBERS.get(port.protocol, 6), port.port)
                         found.setdefault(asked, key if key in own else by_address[text])
     return found
-
-
-def reason_of(chain: str, rule: Rule | None) -> str:
-    """Return why a rule stopped a packet, told by its comment and its chain."""
-    comment = (rule.comment if rule else None) or ""
-    if comment.endswith("has no local endpoints"):
-        return "no local endpoint"
-    if comment.endswith("has no endpoints"):
-        return "no endpoints"
-    if chain == "KUBE-PROXY-FIREWALL":
-        return "source range"
-    invalid = ("INVALID",)
-    if rule and any(isinstance(each, ConntrackStateMatch) and each.states == invalid for each in rule.matches):
-        return "invalid state"
-    return "filter reject" if rule is not None and isinstance(rule.target, Reject) else "filter drop"
 
 
 class Request:
@@ -384,7 +370,7 @@ class Request:
         if result.passes:
             return now
         verdict = "rejected" if result.verdict == REJECTED else "dropped"
-        return self.ended(now, verdict, reason_of(result.chain, result.rule), packet.place)
+        return self.ended(now, verdict, stop_reason(result.chain, result.rule), packet.place)
 
     def unroutable(self, packet: Moving, step: Decision) -> Ending:
         """End a packet that no route takes on."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import replace
 
-from simnet.controlplane.kube_proxy.chain_layers import LayeredChains
 from simnet.model.calico import CalicoSettings
+from simnet.model.iptables.chain_layers import LayeredChains
 from simnet.model.iptables.ruleset import (
     Chain,
     DestinationAddress,

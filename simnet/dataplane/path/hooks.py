@@ -28,7 +28,7 @@ from simnet.dataplane.netfilter.program import Program
 from simnet.dataplane.netfilter.state import NetfilterState
 from simnet.dataplane.path.columns import ConnectionBatch, Header, Way
 from simnet.dataplane.path.network import Network
-from simnet.model.iptables.ruleset import ConntrackStateMatch
+from simnet.model.iptables.stop_reasons import stop_reason
 from simnet.model.recording import REASONS, VERDICTS
 
 NEW, ESTABLISHED, INVALID = STATE_NEW, STATE_ESTABLISHED, STATE_INVALID
@@ -198,17 +198,4 @@ def _reasons(program: Program, outcome: Outcome, stopped: NDArray[np.bool_], sta
 
 def _reason_of(program: Program, rule_id: int) -> str:
     unit, _, rule = program.rule(rule_id)
-    comment = (rule.comment if rule else None) or ""
-    if comment.endswith("has no local endpoints"):
-        return "no local endpoint"
-    if comment.endswith("has no endpoints"):
-        return "no endpoints"
-    if unit.chain.name == "KUBE-PROXY-FIREWALL":
-        return "source range"
-    if rule is not None and any(
-        isinstance(match, ConntrackStateMatch) and match.states == ("INVALID",) for match in rule.matches
-    ):
-        return "invalid state"
-    if rule is not None and rule.target is not None and type(rule.target).__name__ == "Reject":
-        return "filter reject"
-    return "filter drop"
+    return stop_reason(unit.chain.name, rule)

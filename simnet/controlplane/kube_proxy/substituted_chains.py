@@ -1,14 +1,11 @@
-"""A node's own matches in chains that all nodes share; the layers themselves are the model's."""
+"""A node's own matches in chains that all nodes share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from simnet.model.iptables.chain_layers import LayeredChains, canonical_order
 from simnet.model.iptables.ruleset import Chain, Match, Rule
-
-__all__ = ["LayeredChains", "SubstitutedChains", "canonical_order"]
 
 
 class SubstitutedChains(Mapping[str, Chain]):
