@@ -29,7 +29,9 @@ _SIZE_BYTES = {
 _RATE_BPS = {"bit/s": 1, "kbit/s": 10**3, "Mbit/s": 10**6, "Gbit/s": 10**9, "Tbit/s": 10**12}
 _FREQUENCY_HZ = {"/s": Decimal(1), "/ms": Decimal(1000), "/min": Decimal(1) / 60, "/h": Decimal(1) / 3600}
 
-_QUANTITY = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-zµ/]+)\s*")
+_GO_DURATION = re.compile(r"[0-9]{1,19}(?:\.[0-9]{1,15})?(?:h|ms|m|s|us|ns)")  # as Go prints them: 1h30m0s
+_GO_DURATIONS = re.compile(rf"(?:{_GO_DURATION.pattern}){{2,6}}")
+_QUANTITY = re.compile(r"\s*([0-9]{1,19}(?:\.[0-9]{1,15})?)\s*([A-Za-zµ/]+)\s*")
 
 
 def _parse(text: object, unit_values: dict[str, int] | dict[str, Decimal], kind: str) -> Decimal:
@@ -41,8 +43,9 @@ def _parse(text: object, unit_values: dict[str, int] | dict[str, Decimal], kind:
 
 
 def parse_duration(text: object) -> int:
-    """Return a duration such as `"5us"`, `"1.5 s"` in picoseconds; ValueError says what is wrong with it."""
-    value_ps = _parse(text, _DURATION_PS, "a duration")
+    """Return a duration such as `"5us"`, `"1.5 s"` or Go's `"1m30s"` in picoseconds; ValueError says what is wrong."""
+    parts = _GO_DURATION.findall(text) if isinstance(text, str) and _GO_DURATIONS.fullmatch(text) else [text]
+    value_ps = sum((_parse(part, _DURATION_PS, "a duration") for part in parts), Decimal(0))
     if value_ps > 2**62:
         raise ValueError("a duration of at most 53 days fits the clock")
     return int(value_ps.to_integral_value())

@@ -125,8 +125,40 @@ class KubeProxyHostModel(FileModel):
     conntrack_tcp_be_liberal: Annotated[bool, Field(alias="conntrackTCPBeLiberal")] = False
 
 
+# Fields of KubeProxyConfiguration (v1alpha1) that decide nothing here: read over, so that a whole one can be pasted.
+_OTHER_KUBE_PROXY_FIELDS = frozenset(
+    [
+        "bindAddress",
+        "bindAddressHardFail",
+        "clientConnection",
+        "configSyncPeriod",
+        "conntrack",
+        "enableProfiling",
+        "healthzBindAddress",
+        "hostnameOverride",
+        "ipvs",
+        "logging",
+        "metricsBindAddress",
+        "nftables",
+        "oomScoreAdj",
+        "portRange",
+        "showHiddenMetricsForVersion",
+        "udpIdleTimeout",
+        "windowsRunAsService",
+        "winkernel",
+    ]
+)
+
+
 class KubeProxyModel(FileModel):
     """`kubeProxy:`, KubeProxyConfiguration's own names."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_over_the_rest(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if key not in _OTHER_KUBE_PROXY_FIELDS}
 
     api_version: str = ""
     kind: str = ""
