@@ -44,13 +44,12 @@ def kube_proxy_of(
     if not version.removeprefix("v").replace(".", "").isdecimal():
         reading.refuse(("kubernetes",), describe(version), "a release such as 1.33", 'write kubernetes: "1.33"')
         version = "1.33"
+    counters = KubeProxyHost().nfacct_counters if model.host.nfacct_counters is None else model.host.nfacct_counters
     host = KubeProxyHost(
-        random_fully=model.host.random_fully, conntrack_tcp_be_liberal=model.host.conntrack_tcp_be_liberal
+        nfacct_counters=tuple(counters),
+        random_fully=model.host.random_fully,
+        conntrack_tcp_be_liberal=model.host.conntrack_tcp_be_liberal or model.conntrack.tcp_be_liberal,
     )
-    if model.host.nfacct_counters is not None:
-        host = KubeProxyHost(
-            tuple(model.host.nfacct_counters), model.host.random_fully, model.host.conntrack_tcp_be_liberal
-        )
     return KubeProxyConfiguration(
         cluster_cidr=cluster_cidr,
         detect_local_mode=DetectLocalMode(model.detect_local_mode or "ClusterCIDR"),

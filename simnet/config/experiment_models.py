@@ -125,6 +125,13 @@ class KubeProxyHostModel(FileModel):
     conntrack_tcp_be_liberal: Annotated[bool, Field(alias="conntrackTCPBeLiberal")] = False
 
 
+class ConntrackModel(FileModel):
+    """`kubeProxy.conntrack`; its limits and time-outs decide nothing here and are read over."""
+
+    model_config = ConfigDict(extra="ignore")
+    tcp_be_liberal: bool = False
+
+
 # Fields of KubeProxyConfiguration (v1alpha1) that decide nothing here: read over, so that a whole one can be pasted.
 _OTHER_KUBE_PROXY_FIELDS = frozenset(
     [
@@ -132,7 +139,6 @@ _OTHER_KUBE_PROXY_FIELDS = frozenset(
         "bindAddressHardFail",
         "clientConnection",
         "configSyncPeriod",
-        "conntrack",
         "enableProfiling",
         "healthzBindAddress",
         "hostnameOverride",
@@ -168,6 +174,7 @@ class KubeProxyModel(FileModel):
     detect_local: DetectLocalModel = DetectLocalModel()
     node_port_addresses: list[Text] = []
     iptables: KubeProxyIPTablesModel = KubeProxyIPTablesModel()
+    conntrack: ConntrackModel = ConntrackModel()
     feature_gates: dict[str, bool] = {}
     host: KubeProxyHostModel = KubeProxyHostModel()
 

@@ -66,6 +66,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "detectLocal": "what the modes BridgeInterface and InterfaceNamePrefix need",
         "nodePortAddresses": "networks whose addresses answer to node ports, or primary; none: all",
         "iptables": "settings of the iptables mode",
+        "conntrack": "conntrack settings; its other fields decide nothing here",
         "featureGates": "gate -> on or off",
         "host": "what kube-proxy finds on the host",
     },
@@ -80,6 +81,9 @@ MEANINGS: dict[str, dict[str, str]] = {
         "bridgeInterface": "name of the bridge",
         "interfaceNamePrefix": "what the names of pod interfaces start with",
     },
+    "ConntrackModel": {
+        "tcpBeLiberal": "kube-proxy sets nf_conntrack_tcp_be_liberal, and drops no INVALID packets",
+    },
     "KubeProxyHostModel": {
         "nfacctCounters": "nfacct counters that exist; left out: those of the release",
         "randomFully": "write `MASQUERADE --random-fully`, as kube-proxy does where iptables is 1.6.2 or newer",
@@ -90,7 +94,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "ipPools": "networks of the pods, in order",
         "blockSize": "prefix length of an address block",
         "asNumber": "the nodes' AS",
-        "wiring": "who peers with whom over BGP; see docs/models/bgp.md",
+        "wiring": "who peers with whom over BGP; see docs/models/routing.md",
         "natOutgoing": "pods reach what is no pod with their node's address",
         "strictAffinity": "a node takes addresses from its own blocks only",
         "maxBlocksPerHost": "blocks that a node may hold",

@@ -50,6 +50,12 @@ def test_a_whole_configuration_of_a_kubeadm_cluster_is_read(tmp_path: Path) -> N
     assert configuration.iptables.sync_period_ps == 90 * PS_PER_S
 
 
+def test_liberal_conntrack_leaves_out_the_rule_that_drops_invalid_packets(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(WHOLE.replace("tcpBeLiberal: false", "tcpBeLiberal: true"))
+    assert load_cluster_spec(file).kube_proxy.host.conntrack_tcp_be_liberal is True
+
+
 def test_another_mode_is_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(WHOLE.replace('mode: ""', "mode: ipvs"))
