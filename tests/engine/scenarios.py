@@ -214,7 +214,7 @@ def client_populations(draw, names, pods, family):
 def flow_shapes(draw, protocol):
     """Packets, sizes and pauses; where sizes vary no packet overtakes another of its flow."""
     if protocol == UDP and draw(st.booleans()):  # pauses on either side of conntrack's 2, 30 and 120 s
-        pauses = (MS, 3 * S // 2, 5 * S // 2, 29 * S, 31 * S, 119 * S, 121 * S)
+        pauses = (50 * MS, 3 * S // 2, 5 * S // 2, 29 * S, 31 * S, 119 * S, 121 * S)
         gap, varies = Empirical(pauses, (4, 1, 2, 1, 1, 1, 1)), True
     else:
         gap = draw(st.sampled_from([Constant(0), Exponential(1e9), Constant(50 * MS)]))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 from engine.scenarios import plain, scenarios
-from hypothesis import HealthCheck, given, settings
+from engine.test_laws import called_from_near_and_far
+from hypothesis import HealthCheck, example, given, settings
 from reference.simulation import Simulation
 
 from simnet.engine.simulate import prepare, simulate
 from simnet.engine.targets import callers_of, targets_of
 from simnet.errors import InputError
 from simnet.model.recording import FLOWS, PACKETS
+from simnet.model.workload import UDP
 from simnet.workload import generation
 
 SEED = 7
@@ -74,6 +76,9 @@ def assert_agreement(scenario, seed=SEED):
 
 
 @given(scenarios())
+@example(called_from_near_and_far(True, "random"))
+@example(called_from_near_and_far(False, "nth"))
+@example(called_from_near_and_far(True, "nth", UDP))
 @settings(max_examples=60)
 def test_engine_and_event_by_event_simulation_agree_on_every_packet(scenario):
     assert_agreement(scenario)

@@ -17,6 +17,7 @@ from simnet.model.kubernetes import LoadBalancerIngress, Pod
 from simnet.model.recording import REASONS, VERDICTS
 from simnet.model.scenario import Entry, Variant
 from simnet.model.workload import (
+    TCP,
     UDP,
     ClientOrigin,
     ClientPopulation,
@@ -63,20 +64,48 @@ def counting(affinity, mode):
     )
 
 
+def called_from_near_and_far(affinity, mode, protocol=TCP):
+    """A node port called by that node itself, by a pod on it, and by others that are two hops away."""
+    web = service(
+        type="NodePort",
+        session_affinity="ClientIP" if affinity else "None",
+        session_affinity_timeout_seconds=20,
+    )
+    served = [pod(f"p{number}", f"n{1 + number % 3}") for number in range(3)]
+    shape = FlowShape(Constant(1), Constant(100), Constant(0), Constant(100))
+    clients = ClientPopulation(6, ClientOrigin.PODS, ("d/at-node", "d/host", "d/far"))
+    callers = [
+        Pod("d", "at-node", node_name="n2"),
+        Pod("d", "host", node_name="n2", host_network=True),
+        Pod("d", "far", node_name="n3"),
+    ]
+    return scenario(
+        cluster(nodes(3), [*served, *callers], [web]), Entry.NODE_PORT, protocol=protocol, shape=shape,
+        clients=clients, choice=EntryChoice(EntryChoiceKind.FIXED, "n2"), arrivals=Deterministic(37.3),
+        duration_ps=4 * S, statistic_mode=mode, recent_limit=2,
+    )  # fmt: skip
+
+
 @given(scenarios(), st.sampled_from([5, 11, 60]))
 @example(counting(True, "random"), 3)
 @example(counting(False, "nth"), 5)
 @example(counting(True, "nth"), 1)
+@example(called_from_near_and_far(True, "random"), 7)
+@example(called_from_near_and_far(False, "nth"), 1)
+@example(called_from_near_and_far(True, "nth", UDP), 5)
 @settings(max_examples=20)
 def test_where_windows_are_cut_makes_no_difference_to_any_byte(run, window_flows):
-    # Not yet (docs/models/path.md): node ports called from inside, where rules count connections, and callers are
-    # at several distances from the node that counts.
-    counts = run.run.statistic_mode == "nth" or run.cluster.objects.services[0].session_affinity == "ClientIP"
-    assume(
-        not counts or run.variant.entry is not Entry.NODE_PORT or run.workload.clients.origin is ClientOrigin.OUTSIDE
-    )
     whole = recorded(run, window_flows=65_536)
     assert fingerprint(recorded(run, window_flows=window_flows)) == fingerprint(whole)
+
+
+def test_rules_that_count_meet_callers_near_and_far_in_the_order_of_sending():
+    flows = recorded(called_from_near_and_far(False, "nth")).tables["flows"]
+    assert set(plain(flows["client"])) == {"d/at-node", "d/host", "d/far"}
+    chosen = plain(flows["pod"])
+    # Each rule counts for itself: every third flow of all takes the first pod, every second of the rest the second.
+    assert set(chosen[:3]) == {"d/p0", "d/p1", "d/p2"}
+    assert chosen == [chosen[number % 3] for number in range(len(chosen))]
 
 
 @given(scenarios())

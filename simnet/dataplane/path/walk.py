@@ -32,10 +32,15 @@ def send_request(
     """Send the first packet of each connection to its end.
 
     Returns the way it took and, step by step, the conntrack entries that the nodes passed now hold.
-    `state` (counters, `nth` counts, `recent` lists of the rules) is advanced.
+    `state` (counters, `nth` counts, `recent` lists of the rules) is advanced, at each node in the order of rows.
     """
+    rows = np.arange(len(batch))
     walk = _Walk(network, batch, Way.start(batch.header.copy(), batch.origin), state, seed)
-    walk.run(np.arange(len(batch)))
+    if network.remembers and len(batch) and (batch.origin != batch.origin[0]).any():
+        scout = _Scout(network, batch, seed)
+        scout.run(rows)
+        walk.wait(scout.way.dnat_device, scout.at_output)
+    walk.run(rows)
     return walk.way, walk.visits
 
 
@@ -88,12 +93,47 @@ class _Walk:
         self.network, self.batch, self.way, self.state, self.seed = network, batch, way, state, seed
         self.visits: list[Visit] = []
         self.passed = np.zeros(len(batch), dtype=np.uint64)  # a bit of each node passed; two nodes may share one
+        self.waits_at: NDArray[np.int32] | None = None  # [n] node that each row waits at for all others; -1: none
+        self.waits_for_output = np.zeros(0, dtype=np.bool_)  # [n] it does so before OUTPUT, else before PREROUTING
 
     def run(self, rows: Rows) -> None:
         """Send `rows` from where they are until each has ended; the TTL bounds the number of steps."""
         self.leave_origin(rows)
         while (rows := np.flatnonzero(self.way.verdict == PENDING)).size:
-            self.arrive(rows)
+            going = rows if self.waits_at is None else rows[self.waits_at[rows] != self.way.place[rows]]
+            if going.size:
+                self.arrive(going)
+            else:
+                self.release(rows)
+
+    # --- waiting for those that are farther away, where rules remember ------------------------------
+
+    def wait(self, node: NDArray[np.int32], for_output: NDArray[np.bool_]) -> None:
+        """Let each row wait at a node, before the hook that translates it there, until all others are at theirs."""
+        self.waits_at, self.waits_for_output = node.copy(), for_output
+
+    def going_on(self, rows: Rows, *, sent_here: bool) -> Rows:
+        """Return those of the rows that need not wait where they are."""
+        if self.waits_at is None:
+            return rows
+        waits: NDArray[np.bool_] = self.waits_at[rows] == self.way.place[rows]
+        return rows[np.flatnonzero(~(waits & (self.waits_for_output[rows] == sent_here)))]
+
+    def release(self, rows: Rows) -> None:
+        """Let rows that wait pass their nodes, at each node in their order, whether they were sent there or come in."""
+        assert self.waits_at is not None
+        by_node = np.argsort(self.way.place[rows], kind="stable")
+        node, sent_here = self.way.place[rows[by_node]], self.waits_for_output[rows[by_node]]
+        is_first = np.diff(node, prepend=-1) != 0
+        turns = np.cumsum((np.diff(sent_here, prepend=sent_here[:1]) != 0) & ~is_first)  # from one hook to the other
+        turn = np.empty_like(turns)
+        turn[by_node] = turns - np.repeat(turns[is_first], np.diff(np.append(np.flatnonzero(is_first), len(rows))))
+        self.waits_at[rows] = -1
+        for number in range(int(turn.max()) + 1):
+            now = rows[turn == number]
+            here = self.waits_for_output[now]
+            self.send_from_node(now[here])
+            self.pass_node(now[~here])
 
     # --- leaving the sender -------------------------------------------------------------------------
 
@@ -118,6 +158,7 @@ class _Walk:
 
     def send_from_node(self, rows: Rows) -> None:
         """Send from a process of a node: a route must exist before any rule is asked, then OUTPUT decides anew."""
+        rows = self.going_on(rows, sent_here=True)
         if not rows.size:
             return
         group = self.recognise(rows, sent_here=True)
@@ -153,6 +194,7 @@ class _Walk:
 
     def pass_node(self, rows: Rows) -> None:
         """Pass a node: PREROUTING, then what the routing decision says."""
+        rows = self.going_on(rows, sent_here=False)
         if not rows.size:
             return
         group = self.pass_hook("PREROUTING", self.recognise(rows, sent_here=False))
@@ -278,6 +320,26 @@ class _Walk:
             self.network, hook, group.rows, group.state, out_interface, self.way, self.batch, self.state, self.seed
         )
         return group.keep(passed)
+
+
+class _Scout(_Walk):
+    """Finds where each row will be translated, which no rule's memory decides: those choose the endpoint only.
+
+    It ends there, and leaves counters and memories as they are.
+    """
+
+    def __init__(self, network: Network, batch: ConnectionBatch, seed: int) -> None:
+        way = Way.start(batch.header.copy(), batch.origin)
+        super().__init__(network, batch, way, hooks.HookState.at_start(network.program), seed)
+        self.at_output = np.zeros(len(batch), dtype=np.bool_)  # sent by a process of the node that translates
+
+    def pass_hook(self, hook: str, group: _Group) -> _Group:
+        """End rows once their destination is rewritten."""
+        going = super().pass_hook(hook, group)
+        self.at_output[group.rows[self.way.dnat_device[group.rows] >= 0]] = hook == "OUTPUT"
+        translated = self.way.dnat_device[going.rows] >= 0
+        self.way.end(going.rows[translated], DELIVERED, 0)
+        return going.keep(~translated)
 
 
 class _ReplyWalk(_Walk):
