@@ -325,7 +325,9 @@ class Simulation:
             self.rewrite_source(packet, entry.source)
         if is_fresh:
             key = (packet.flow.made.flow_id, packet.header.reversed())
-            self.conntrack[packet.place][key] = (entry, True)
+            held = self.conntrack[packet.place].get(key)
+            if held is None or held[0].expires_ps <= self.env.now:  # a looping reply displaces no entry that lives
+                self.conntrack[packet.place][key] = (entry, True)
 
     def rewrite_destination(self, packet, new):
         packet.header = replace(packet.header, destination=new[0], destination_port=new[1])
