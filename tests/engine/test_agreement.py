@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from engine.scenarios import plain, scenarios
+from engine.scenarios import MS, cluster, nodes, plain, pod, scenario, scenarios, service
 from engine.test_laws import called_from_near_and_far
 from hypothesis import HealthCheck, example, given, settings
 from reference.simulation import Simulation
@@ -11,8 +11,11 @@ from reference.simulation import Simulation
 from simnet.engine.simulate import prepare, simulate
 from simnet.engine.targets import callers_of, targets_of
 from simnet.errors import InputError
+from simnet.model.calico import FabricSettings, Wiring
+from simnet.model.kube_proxy import KubeProxyConfiguration, KubeProxyIPTablesConfiguration
 from simnet.model.recording import FLOWS, PACKETS
-from simnet.model.workload import UDP
+from simnet.model.scenario import Entry
+from simnet.model.workload import UDP, ClientOrigin, ClientPopulation, Constant, Deterministic, FlowShape
 from simnet.workload import generation
 
 SEED = 7
@@ -75,7 +78,25 @@ def assert_agreement(scenario, seed=SEED):
     assert {name: count for name, count in recording.totals.items() if count} == dict(reference.totals)
 
 
+def a_reply_that_loops():
+    """Every node announces every block: the switch sends some replies back to the node that they came from."""
+    web = service(type="NodePort", ip_families=("IPv6",))
+    kube_proxy = KubeProxyConfiguration(
+        cluster_cidr="192.168.0.0/16,fd10::/64", iptables=KubeProxyIPTablesConfiguration(masquerade_all=True)
+    )
+    spec = cluster(
+        nodes(3, family=6), [pod("p0", "n1")], [web], wiring=Wiring.S3, kube_proxy=kube_proxy,
+        fabric=FabricSettings(ecmp_hash="l3"), calico={"nat_outgoing": False},
+    )  # fmt: skip
+    shape = FlowShape(Constant(5), Constant(1000), Constant(50 * MS), Constant(60))
+    clients = ClientPopulation(1, ClientOrigin.PODS)
+    return scenario(
+        spec, Entry.NODE_PORT, flows=200, protocol=UDP, clients=clients, shape=shape, arrivals=Deterministic(37.3)
+    )
+
+
 @given(scenarios())
+@example(a_reply_that_loops())
 @example(called_from_near_and_far(True, "random"))
 @example(called_from_near_and_far(False, "nth"))
 @example(called_from_near_and_far(True, "nth", UDP))
