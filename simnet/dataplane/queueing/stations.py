@@ -1,0 +1,72 @@
+"""What the queue solver is given: stations with their speeds and limits, and the itineraries of packets through them.
+
+A *station* is a FIFO queue with one or several servers: one direction of a link, a core of a node's CPU, a pod. A
+packet's *itinerary* is the list of stations that it visits, request and reply alike. All times are int64 picoseconds;
+packets that arrive at a station at the same instant are served in the order of their ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LINK, CPU, POD = range(3)  # Stations.kind
+# Itineraries.work_of: what a visit's service time is made of.
+REQUEST_SIZE, REPLY_SIZE, FIXED, DRAWN = range(4)
+UNLIMITED = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stations:
+    """Row s of every column is station s."""
+
+    kind: NDArray[np.uint8]  # [s] LINK, CPU or POD
+    servers: NDArray[np.int32]  # [s] that work at once; packets leave the one queue for the first that is free
+    rate_bps: NDArray[np.int64]  # [s] of a link: service is ceil(8e12 * bytes / rate) ps; 0: not by size
+    delay_ps: NDArray[np.int64]  # [s] from the end of service until the next station: propagation
+    limit_packets: NDArray[np.int64]  # [s] that may wait, those in service not counted; UNLIMITED: any number
+    limit_bytes: NDArray[np.int64]  # [s] likewise in bytes on the wire; a packet that does not fit whole is dropped
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Itineraries:
+    """Ways through the stations, one after the other; way r visits rows start[r] ... start[r + 1] - 1."""
+
+    start: NDArray[np.int64]  # [ways + 1]
+    station: NDArray[np.int32]  # [visits]
+    work_of: NDArray[np.uint8]  # [visits] REQUEST_SIZE, REPLY_SIZE (on a link), FIXED, DRAWN
+    extra_bytes: NDArray[np.int32]  # [visits] added to the packet's size on that wire: frame and tunnel headers
+    fixed_ps: NDArray[np.int64]  # [visits] service time where work_of is FIXED
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Injected:
+    """Packets that enter, in order of (time, id)."""
+
+    packet: NDArray[np.int64]  # [n] id, distinct; decides between equal arrival times
+    time_ps: NDArray[np.int64]  # [n] arrival at the first station
+    way: NDArray[np.int32]  # [n] row of the Itineraries handed over with them
+    request_bytes: NDArray[np.int32]  # [n]
+    reply_bytes: NDArray[np.int32]  # [n] 0 where the way has no visit of REPLY_SIZE
+    drawn_ps: NDArray[np.int64]  # [n] service time of the visit that is DRAWN: the pod's
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Left:
+    """Packets that have left, served or dropped, in order of their ids within what was handed back at once."""
+
+    packet: NDArray[np.int64]  # [n] id
+    time_ps: NDArray[np.int64]  # [n] when the last visit's delay was over; of a dropped packet: when it was dropped
+    dropped_at: NDArray[np.int32]  # [n] station that had no room; -1: none
+    turned_ps: NDArray[np.int64]  # [n] when it arrived at the visit that is DRAWN (the pod); -1: it has none
+    waited_ps: NDArray[np.int64]  # [3, n] in queues of links, CPUs, pods
+    served_ps: NDArray[np.int64]  # [3, n] in service likewise
+    travelled_ps: NDArray[np.int64]  # [n] delays between stations

@@ -1,0 +1,82 @@
+"""How the tables of a network change over time: what the control plane hands to the data plane.
+
+A table is valid from its instant on. At equal times a change comes before a packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from simnet.model.fib import Fib
+from simnet.model.iptables.ruleset import Ruleset
+
+
+@dataclass(frozen=True, slots=True)
+class FibChange:
+    """A device forwards by `fib` from `time_ps` on."""
+
+    time_ps: int
+    device: str
+    fib: Fib
+
+
+@dataclass(frozen=True, slots=True)
+class RulesChange:
+    """A node's rules of every family from `time_ps` on."""
+
+    time_ps: int
+    node: str
+    rulesets: tuple[Ruleset, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """A wire (position in Fabric.links) carries packets, or loses every one that is sent into it."""
+
+    time_ps: int
+    link: int
+    carries: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChange:
+    """A device works, or loses every packet that comes to it."""
+
+    time_ps: int
+    device: str
+    works: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChange:
+    """A BGP session as its local end sees it: RFC 4271, 8.2.2 names the states."""
+
+    time_ps: int
+    local: str
+    remote: str
+    state: str  # Idle, Connect, Active, OpenSent, OpenConfirm, Established
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableHistory:
+    """The tables at the start and every change after it, each list in order of time; equal times in device order."""
+
+    start: Mapping[str, Fib]  # by device
+    fibs: tuple[FibChange, ...] = ()
+    rules: tuple[RulesChange, ...] = ()
+    links: tuple[LinkChange, ...] = ()
+    devices: tuple[DeviceChange, ...] = ()
+    sessions: tuple[SessionChange, ...] = ()
+    messages: Mapping[str, int] = field(default_factory=dict)  # BGP message type -> how many were sent
+    converged_ps: int | None = None  # when the last message of the first convergence was handled
+
+    def fibs_at(self, time_ps: int) -> dict[str, Fib]:
+        """Return every device's table at an instant, changes of that instant included."""
+        tables = dict(self.start)
+        for change in self.fibs:
+            if change.time_ps > time_ps:
+                break
+            tables[change.device] = change.fib
+        return tables
