@@ -10,6 +10,7 @@ from simnet.config.kubernetes_fields import parse_cidr
 from simnet.config.kubernetes_source import describe
 from simnet.config.reading import Reading
 from simnet.model.calico import CalicoSettings, FabricMode, FabricSettings, Wiring
+from simnet.model.fabric import Ecmp
 from simnet.model.kube_proxy import (
     DetectLocalConfiguration,
     DetectLocalMode,
@@ -119,6 +120,14 @@ def fabric_of(model: ClusterModel, nodes: tuple[NodeSpec, ...], network_length: 
         ecmp_hash=fabric.ecmp.hash,
         ecmp_width=fabric.ecmp.width,
         ecmp_choice=fabric.ecmp.choice,
+        ecmp_has_shared_seed=fabric.ecmp.seeds == "shared",
+        ecmp_buckets=fabric.ecmp.buckets,
+        node_ecmp=Ecmp(
+            fabric.node_ecmp.hash,
+            fabric.node_ecmp.choice,
+            fabric.node_ecmp.seeds == "shared",
+            fabric.node_ecmp.buckets,
+        ),
     )
 
 

@@ -226,7 +226,18 @@ class EcmpModel(FileModel):
 
     hash: Literal["l3", "l4", "symmetric"] = "l4"
     width: Annotated[int, _count(1, 1024)] = 16
-    choice: Literal["modulo", "hash-threshold"] = "modulo"
+    choice: Literal["modulo", "hash-threshold", "resilient", "hrw"] = "modulo"
+    seeds: Literal["per-box", "shared"] = "per-box"
+    buckets: Annotated[int, _count(1, 65535)] = 128
+
+
+class NodeEcmpModel(FileModel):
+    """`fabric.nodeEcmp`: as Linux does by default."""
+
+    hash: Literal["l3", "l4", "symmetric"] = "l3"
+    choice: Literal["modulo", "hash-threshold", "resilient", "hrw"] = "hash-threshold"
+    seeds: Literal["per-box", "shared"] = "per-box"
+    buckets: Annotated[int, _count(1, 65535)] = 128
 
 
 class FabricModel(FileModel):
@@ -241,6 +252,7 @@ class FabricModel(FileModel):
     spine_link: SpineLinkModel = SpineLinkModel()
     veth: VethModel = VethModel()
     ecmp: EcmpModel = EcmpModel()
+    node_ecmp: NodeEcmpModel = NodeEcmpModel()
     switch_as_number: AsNumber = 65001
     router_addresses: list[Address] = []
 

@@ -119,7 +119,16 @@ MEANINGS: dict[str, dict[str, str]] = {
     "EcmpModel": {
         "hash": "what chooses among equal routes: l3 addresses, l4 addresses and ports, symmetric both ways alike",
         "width": "most next hops of a route",
-        "choice": "from hash to next hop: hash-threshold as Linux, modulo as many switches",
+        "choice": "from hash to next hop: modulo as many switches; hash-threshold as Linux; resilient, hrw: a next hop "
+        "that goes moves its own flows only",
+        "seeds": "per-box: boxes hash apart; shared: all alike, so that choices one after the other agree",
+        "buckets": "of a resilient group",
+    },
+    "NodeEcmpModel": {
+        "hash": "what chooses among equal routes: l3 addresses, l4 addresses and ports, symmetric both ways alike",
+        "choice": "from hash to next hop, as for switches",
+        "seeds": "per-box: nodes hash apart; shared: all alike",
+        "buckets": "of a resilient group",
     },
     "FabricModel": {
         "mode": "routed: nodes reach each other through the switch's routes; bridged: they share a segment",
@@ -130,7 +139,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "clientLink": "between the outside clients and the fabric",
         "spineLink": "between a leaf and a spine",
         "veth": "between a node and a pod",
-        "ecmp": "how switches and nodes spread flows over equal routes",
+        "ecmp": "how switches spread flows over equal routes",
+        "nodeEcmp": "how nodes do",
         "switchAsNumber": "AS of the switch (of the leaves, where there are some)",
         "routerAddresses": "addresses of the switches towards the nodes; left out: chosen",
     },

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from simnet.errors import InputError, Position, Problem
 from simnet.model.calico import FabricMode, FabricSettings
 from simnet.model.cluster import ClusterNode, ClusterPod
-from simnet.model.fabric import Attachment, Device, DeviceKind, Fabric, Link, PodAttachment, Segment
+from simnet.model.fabric import Attachment, Device, DeviceKind, Ecmp, Fabric, Link, PodAttachment, Segment
 from simnet.model.iptables.ruleset import IPNetwork
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -338,6 +338,7 @@ class _Builder:
     # --- the result
 
     def fabric(self, plans: Sequence[_SwitchPlan], nodes: Sequence[ClusterNode]) -> Fabric:
+        settings = self.settings
         devices = [Device(node.name, DeviceKind.NODE, node.addresses, node.as_number) for node in nodes]
         for plan in (*plans, *self.spines):
             devices.append(Device(plan.name, DeviceKind.SWITCH, tuple(plan.addresses), plan.as_number, plan.role))
@@ -348,8 +349,8 @@ class _Builder:
             tuple(self.links),
             segments,
             tuple(self.pods),
-            self.settings.ecmp_hash,
-            self.settings.ecmp_width,
+            Ecmp(settings.ecmp_hash, settings.ecmp_choice, settings.ecmp_has_shared_seed, settings.ecmp_buckets),
+            settings.node_ecmp,
         )
 
 

@@ -54,7 +54,11 @@ def _lines_of(route: Route) -> Iterator[str]:
     if several:
         for hop in route.next_hops:
             yield "\t" + " ".join(
-                ["nexthop", *(["via", hop.gateway] if hop.gateway else []), "dev", hop.interface, "weight", "1"]
+                [
+                    "nexthop",
+                    *(["via", hop.gateway] if hop.gateway else []),
+                    *("dev", hop.interface, "weight", str(hop.weight)),
+                ]
             )
 
 

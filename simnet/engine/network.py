@@ -65,7 +65,7 @@ def compile_cluster(
     interfaces = _interface_names(cluster)
     rulesets, hosts = _host_rulesets(cluster, spec, statistic_mode)
     program = compile_program(rulesets, addresses, interfaces, skip_unknown=skip_unknown)
-    tables = compile_tables(fabric, cluster.fibs, addresses, ecmp_choice=spec.fabric.ecmp_choice)
+    tables = compile_tables(fabric, cluster.fibs, addresses)
     program_interface = {name: number for number, name in enumerate(interfaces)}
     device_id = {device.name: number for number, device in enumerate(fabric.devices)}
     device_count, wired_count = len(fabric.devices), len(fabric.pods)

@@ -297,8 +297,8 @@ class Request:
         if known is not None:  # the hash of the same packet is the same hash
             yield ONE, steps[known]._replace(choices=1)
             return
-        for number in self.around.rules.chance.pick(len(steps), packet.draws):
-            yield Fraction(1, len(steps)), steps[number]
+        for number in self.around.rules.chance.pick([step.share for step in steps], packet.draws):
+            yield steps[number].share, steps[number]
 
     def likely(self, packet: Moving, share: Fraction, step: Decision) -> Moving:
         """Return the packet on the branch of an ECMP choice."""
@@ -318,7 +318,7 @@ class Request:
         if self.record:
             packet = self.told(
                 packet, "route", route=step.route, interface=step.interface, wires=step.wires, ttl=packet.ttl,
-                probability=1 / step.choices if step.choices > 1 else None,
+                probability=float(step.share) if step.choices > 1 else None,
             )  # fmt: skip
         moved = packet._replace(
             place=step.next_place, in_interface=step.in_interface, links=packet.links + len(step.wires)

@@ -1,7 +1,7 @@
 """One device's routing decision for one packet: the longest prefix, then who answers on the wire.
 
 Reads FIBs and the fabric themselves, one packet at a time, for addresses of anybody; the vectorised counterpart is
-`dataplane.forwarding`. An ECMP group yields all of its next hops, equally likely.
+`dataplane.forwarding`. An ECMP group yields all of its next hops, each with its share.
 Source: net/ipv4/fib_trie.c (longest prefix; the local table first).
 """
 
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Hashable, Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
+from simnet.dataplane.forwarding.groups import bucket_table, member_shares
 from simnet.engine.rule_walk import Header, Host, IPAddress
-from simnet.model.fabric import Attachment, DeviceKind, Fabric, Segment
+from simnet.model.fabric import Attachment, Fabric, Segment
 from simnet.model.fib import Fib, NextHop, Route, RouteKind
 
 LOCAL, FORWARD, NO_ROUTE, NO_NEIGHBOUR = "local", "forward", "no route", "no neighbour"
@@ -27,8 +29,9 @@ class Decision(NamedTuple):
     in_interface: str = ""  # that it arrives on, of a device
     wires: tuple[str, ...] = ()  # "a->b", through a bridge two
     route: str = ""  # as `ip route` shows it, shortened
-    choices: int = 1  # equally likely next hops, of which this is one
+    choices: int = 1  # next hops, of which this is one
     member: int = 0  # its position among them
+    share: Fraction = Fraction(1)  # of random flows that take it
 
 
 class RouteWalker:
@@ -62,16 +65,19 @@ class RouteWalker:
 
     def hashes_addresses_alone(self, device: str) -> bool:
         """Whether an ECMP choice of the device looks at addresses only, so that a pair's packets stay together."""
-        return self.kinds[device] is not DeviceKind.SWITCH or self.fabric.ecmp_hash == "l3"
+        return self.fabric.ecmp_of(self.kinds[device]).hash == "l3"
 
     def ecmp_key(self, device: str, header: Header) -> Hashable:
         """Return what a device's ECMP choice is a function of: a packet that comes again takes the same next hop."""
-        if self.hashes_addresses_alone(device):
-            return (device, header.source, header.destination)
-        if self.fabric.ecmp_hash == "symmetric":
+        ecmp = self.fabric.ecmp_of(self.kinds[device])
+        agree = ecmp.has_shared_seed and ecmp.choice != "hrw"  # that one ranks the next hops themselves
+        box: Hashable = ecmp if agree else device
+        if ecmp.hash == "l3":
+            return (box, header.source, header.destination)
+        if ecmp.hash == "symmetric":
             ends = frozenset([(header.source, header.source_port), (header.destination, header.destination_port)])
-            return (device, ends, header.protocol)
-        return (device, header)
+            return (box, ends, header.protocol)
+        return (box, header)
 
     def wire_from_pod(self, pod: str) -> str:
         """Return the direction's name from a pod to its node."""
@@ -91,7 +97,10 @@ class RouteWalker:
             return [Decision(route.kind.value, route=f"{route.kind.value} {text}")]
         hops = route.next_hops if route.kind is RouteKind.VIA else route.next_hops[:1]
         found = [self._follow(device, destination, hop, text, len(hops)) for hop in hops]
-        return [step._replace(member=number) for number, step in enumerate(found)]
+        ecmp = self.fabric.ecmp_of(self.kinds[device])
+        buckets = bucket_table((), hops, ecmp.buckets) if ecmp.choice == "resilient" else ()
+        shares = member_shares(ecmp.choice, hops, buckets)
+        return [step._replace(member=number, share=Fraction(*shares[number])) for number, step in enumerate(found)]
 
     def _follow(self, device: str, destination: IPAddress, hop: NextHop, text: str, choices: int) -> Decision:
         told = f"{text} via {hop.gateway} dev {hop.interface}" if hop.gateway else f"{text} dev {hop.interface}"

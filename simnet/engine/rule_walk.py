@@ -11,8 +11,9 @@ Source: iptables(8), iptables-extensions(8); xt_statistic keeps a probability as
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -164,11 +165,13 @@ class Chance:
         hit = Fraction(drawn, PROBABILITY_ONE) < chance
         return [(hit, chance if hit else 1 - chance, drawn)]
 
-    def pick(self, count: int, draw: int) -> list[int]:
-        """Return the numbers of the equally likely choices taken."""
+    def pick(self, shares: Sequence[Fraction], draw: int) -> list[int]:
+        """Return the numbers of the choices taken, of which each has its share; those without one are left out."""
         if self.seed is None:
-            return list(range(count))
-        return [self.bits("trace/ecmp", draw) % count]
+            return [number for number, share in enumerate(shares) if share]
+        drawn = Fraction(self.bits("trace/ecmp", draw), 1 << 64)
+        ends = list(itertools.accumulate(shares))
+        return [next(number for number, end in enumerate(ends) if drawn < end)]
 
 
 class RuleWalker:

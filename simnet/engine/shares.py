@@ -97,7 +97,7 @@ def _expected_shares(
         to = ipaddress.ip_address(compiled.addresses.text(int(targets.address[number])))
         for site in sites:
             for weight, endings in site.spread(around, to, int(targets.port[number]), protocol):
-                if rules.asked_history or not _same_whatever_is_kept(endings):
+                if rules.asked_history or not _same_whatever_is_kept(endings) or _choices_hang_together(endings):
                     return {}
                 for where, name, probability in _places(around, endings):
                     part = weight * float(probability)
@@ -130,6 +130,16 @@ def _same_whatever_is_kept(endings: Sequence[Ending]) -> bool:
         whole = sum(share.values(), Fraction(0))
         shapes.add(frozenset((key, part / whole) for key, part in share.items()))
     return len(shapes) == 1
+
+
+def _choices_hang_together(endings: Sequence[Ending]) -> bool:
+    """Whether one hash chose among groups of different sizes, as where boxes share a seed."""
+    return any(
+        key == other and size != other_size
+        for ending in endings
+        for i, (key, size, _) in enumerate(ending.packet.chosen)
+        for other, other_size, _ in ending.packet.chosen[:i]
+    )
 
 
 def _protocol(service: Service, variant: Variant, targets: Targets) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from simnet.model.fabric import NODE_ECMP, Ecmp
 from simnet.units import PS_PER_US
 
 
@@ -87,7 +88,10 @@ class FabricSettings:
     veth_delay_ps: int = 1 * PS_PER_US  # assumed; must be positive (a cycle without delay has no order of events)
     ecmp_hash: str = "l4"  # of switches: "l3", "l4", "symmetric"
     ecmp_width: int = 16
-    ecmp_choice: str = "modulo"  # of switches: "modulo", "hash-threshold" (RFC 2992)
+    ecmp_choice: str = "modulo"  # of switches: "modulo", "hash-threshold" (RFC 2992), "resilient", "hrw"
+    ecmp_has_shared_seed: bool = False  # of switches
+    ecmp_buckets: int = 128  # of a resilient group of a switch
+    node_ecmp: Ecmp = NODE_ECMP
     third_party_next_hop: bool = True  # an eBGP switch passes on a next hop in the shared subnet (RFC 4271, 5.1.3)
     multipath_relax: bool = True  # ECMP over paths of equal length whose ASes differ
 

@@ -75,6 +75,20 @@ class PodAttachment:
 
 
 @dataclass(frozen=True, slots=True)
+class Ecmp:
+    """How a kind of box chooses among the next hops of a group; docs/models/ecmp.md."""
+
+    hash: str = "l4"  # "l3": addresses; "l4": five-tuple; "symmetric": five-tuple with ends sorted
+    choice: str = "modulo"  # "modulo", "hash-threshold", "resilient", "hrw"
+    has_shared_seed: bool = False  # True: all boxes of the kind hash alike, so that choices one after the other agree
+    buckets: int = 128  # of a resilient group
+
+
+SWITCH_ECMP = Ecmp()
+NODE_ECMP = Ecmp("l3", "hash-threshold")  # Linux: fib_multipath_hash_policy 0, fib_select_multipath
+
+
+@dataclass(frozen=True, slots=True)
 class Fabric:
     """All devices, wires and segments; positions in `devices` and `links` are the dense ids of the data plane."""
 
@@ -82,8 +96,12 @@ class Fabric:
     links: tuple[Link, ...]
     segments: tuple[Segment, ...]
     pods: tuple[PodAttachment, ...]
-    ecmp_hash: str = "l4"  # "l3": addresses; "l4": five-tuple; "symmetric": five-tuple with ends sorted
-    ecmp_width: int = 16  # next hops of a group that are used
+    switch_ecmp: Ecmp = SWITCH_ECMP
+    node_ecmp: Ecmp = NODE_ECMP
+
+    def ecmp_of(self, kind: DeviceKind) -> Ecmp:
+        """How a device of this kind chooses among next hops."""
+        return self.switch_ecmp if kind is DeviceKind.SWITCH else self.node_ecmp
 
     def direction_names(self) -> list[str]:
         """The name of each link direction, `a->b`; position is the direction's id."""

@@ -27,6 +27,7 @@ class NextHop:
 
     interface: str
     gateway: str | None = None
+    weight: int = 1  # its part of a group's flows
 
 
 @dataclass(frozen=True, slots=True)

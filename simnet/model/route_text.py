@@ -156,12 +156,12 @@ class _Reader:
             )
             return
         group = self.read[-1]
-        if told.get("weight", "1") != "1":
-            self.refuse(
-                number, f"weight {told['weight']}", "weight 1", "simnet's next hops share alike: give all weight 1"
-            )
+        text = told.get("weight", "1")
+        if not text.isdecimal() or not 1 <= int(text) <= 256:
+            self.refuse(number, f"weight {text}", "a weight from 1 to 256", "mend the line")
             return
-        group.route = replace(group.route, next_hops=(*group.route.next_hops, NextHop(told["dev"], told.get("via"))))
+        hop = NextHop(told["dev"], told.get("via"), int(text))
+        group.route = replace(group.route, next_hops=(*group.route.next_hops, hop))
         group.flags += flags
 
     def _values(self, number: int, words: list[str]) -> tuple[dict[str, str], tuple[str, ...]] | None:

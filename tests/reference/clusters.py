@@ -40,6 +40,9 @@ def routed_clusters(draw, *, wirings=tuple(Wiring), dual_stack=None, most_nodes=
         leaf_modes=modes,
         ecmp_width=draw(st.integers(1, 4)),
         ecmp_hash=draw(st.sampled_from(["l3", "l4", "symmetric"])),
+        ecmp_choice=draw(st.sampled_from(["modulo", "hash-threshold", "resilient", "hrw"])),
+        ecmp_has_shared_seed=draw(st.booleans()),
+        ecmp_buckets=draw(st.integers(5, 40)),
         third_party_next_hop=draw(st.booleans()),
     )
     own_as = draw(st.booleans())

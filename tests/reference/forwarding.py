@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+from fractions import Fraction
 
 from simnet.model.fabric import DeviceKind
 from simnet.model.fib import RouteKind
@@ -9,7 +10,7 @@ from simnet.model.fib import RouteKind
 WORD = 2**64
 
 
-def decide(fabric, fibs, device, source, destination, source_port, destination_port, protocol, seed, choice="modulo"):
+def decide(fabric, fibs, device, source, destination, source_port, destination_port, protocol, seed):
     """Return (kind, next place's name, wires, interface): what the device does with this packet.
 
     Wires are link directions; kind is one of local, forward, blackhole, unreachable, no route, no neighbour.
@@ -28,7 +29,7 @@ def decide(fabric, fibs, device, source, destination, source_port, destination_p
     if len(route.next_hops) > 1:
         five = (source, destination, source_port, destination_port, protocol)
         number = flow_hash(fabric, held, *five, seed)
-        hop = route.next_hops[choose(held, number, len(route.next_hops), choice)]
+        hop = choose(fabric.ecmp_of(held.kind), number, route.next_hops)
     answers = hop.gateway or destination
     for pod in fabric.pods:
         if pod.node == device and pod.interface == hop.interface and answers in pod.addresses:
@@ -90,7 +91,8 @@ def address_hash(address):
 
 
 def flow_hash(fabric, device, source, destination, source_port, destination_port, protocol, seed):
-    policy = fabric.ecmp_hash if device.kind is DeviceKind.SWITCH else "l3"
+    ecmp = fabric.ecmp_of(device.kind)
+    policy = ecmp.hash
     ends = [address_hash(source), address_hash(destination)]
     if policy != "l3":
         ends[0] = (ends[0] + (source_port + 1) * 0xD1B54A32D192ED03) % WORD
@@ -100,11 +102,39 @@ def flow_hash(fabric, device, source, destination, source_port, destination_port
     number = (mix(ends[0]) + ends[1]) % WORD
     if policy != "l3":
         number = (number + protocol * 0x9E3779B97F4A7C15) % WORD
-    name = hashlib.blake2b(device.name.encode(), digest_size=8, person=b"simnet").digest()
-    return mix(number ^ mix(int.from_bytes(name, "little") ^ seed % WORD))
+    key = 0 if ecmp.has_shared_seed else named(device.name)
+    return mix(number ^ mix(key ^ seed % WORD))
 
 
-def choose(device, number, size, choice):
-    if device.kind is not DeviceKind.SWITCH or choice == "hash-threshold":
-        return (number >> 32) * size >> 32
-    return (number >> 32) % size
+def named(text):
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, person=b"simnet").digest(), "little")
+
+
+def choose(ecmp, number, hops, buckets=None):
+    """The next hop that a hash takes; `buckets` of a resilient group whose members have changed."""
+    copies = [hop for hop in hops for _ in range(hop.weight)]
+    if ecmp.choice == "modulo":
+        return copies[(number >> 32) % len(copies)]
+    if ecmp.choice == "resilient":
+        buckets = buckets or new_buckets(hops, ecmp.buckets)
+        return buckets[(number >> 32) % len(buckets)]
+    if ecmp.choice == "hrw":
+        weights = []
+        for hop in hops:
+            for copy in range(hop.weight):
+                weights.append((mix(number ^ named(f"{hop.interface} {hop.gateway or ''} {copy}")), hop))
+        return max(weights, key=lambda pair: pair[0])[1]
+    for i, hop in enumerate(hops):  # ranges of 31 bits, whose ends Linux rounds to the nearest number
+        end = Fraction(sum(each.weight for each in hops[: i + 1]), len(copies)) * 2**31
+        if number >> 33 < int(end + Fraction(1, 2)):
+            return hop
+    raise AssertionError
+
+
+def new_buckets(hops, count):
+    """Runs of buckets, the last member's first, each as long as the member's share, rounded as above."""
+    total, runs = sum(hop.weight for hop in hops), []
+    for i, hop in enumerate(hops):
+        end = int(Fraction(sum(each.weight for each in hops[: i + 1]) * count, total) + Fraction(1, 2))
+        runs.append([hop] * (end - sum(map(len, runs))))
+    return [hop for run in reversed(runs) for hop in run]

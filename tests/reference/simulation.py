@@ -221,9 +221,7 @@ class Simulation:
             packet.flow.protocol,
         )  # fmt: skip
         if asked not in self.routes:
-            self.routes[asked] = forwarding.decide(
-                self.cluster.fabric, self.cluster.fibs, *asked, self.seed, self.scenario.cluster.fabric.ecmp_choice
-            )
+            self.routes[asked] = forwarding.decide(self.cluster.fabric, self.cluster.fibs, *asked, self.seed)
         return self.routes[asked]
 
     def follow(self, packet, step):

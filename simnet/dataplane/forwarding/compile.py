@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet.dataplane.forwarding import tables as codes
-from simnet.dataplane.forwarding.ecmp import CHOICES, HASHES
-from simnet.dataplane.forwarding.tables import EcmpPolicy, ForwardingTables
+from simnet.dataplane.forwarding.ecmp import CHOICES, HASH_BITS, HASHES
+from simnet.dataplane.forwarding.groups import bucket_table, hop_key, upper_bounds
+from simnet.dataplane.forwarding.tables import EcmpGroups, EcmpPolicy, ForwardingTables
 from simnet.errors import ModelError
 from simnet.model.addresses import AddressTable
-from simnet.model.fabric import Attachment, DeviceKind, Fabric
+from simnet.model.fabric import Attachment, Fabric
 from simnet.model.fib import Fib, NextHop, Route, RouteKind
 from simnet.model.iptables.ruleset import IPNetwork
 from simnet.random_streams import mix_in_place
@@ -28,16 +29,13 @@ _LOW_64 = (1 << 64) - 1
 _VERDICTS = range(codes.ECMP_GROUP)  # the first actions stand for the kinds themselves; that of FORWARD is unused
 
 
-def compile_tables(
-    fabric: Fabric, fibs: Mapping[str, Fib], addresses: AddressTable, *, ecmp_choice: str = "modulo"
-) -> ForwardingTables:
+def compile_tables(fabric: Fabric, fibs: Mapping[str, Fib], addresses: AddressTable) -> ForwardingTables:
     """Compile the FIBs of all devices for the addresses in play.
 
     Parameters
     ----------
     fibs : by device name; a device without one has only its own addresses
     addresses : the addresses in play; those of devices and pods are added to it
-    ecmp_choice : "modulo" or "hash-threshold", of switches; nodes hash addresses and use hash-threshold, as Linux does
 
     Raises ModelError for a route over an interface that the device does not have.
     """
@@ -47,7 +45,7 @@ def compile_tables(
     for pod in fabric.pods:
         for address in pod.addresses:
             addresses.intern(address)
-    return _Compiler(fabric, fibs, addresses).compile(ecmp_choice)
+    return _Compiler(fabric, fibs, addresses).compile()
 
 
 class _Ranges:
@@ -99,7 +97,9 @@ class _Compiler:
         self.next_place, self.first_link, self.second_link, self.out_interface = [none], [none], [none], [none]
         self.group_start = [np.zeros(len(_VERDICTS), dtype=np.int32)]
         self.group_size = [np.zeros(len(_VERDICTS), dtype=np.int32)]
-        self.members: list[int] = []
+        self.members: list[tuple[int, int, int]] = []  # of all groups: action, bound, key
+        self.ecmp_of = {device.name: fabric.ecmp_of(device.kind) for device in fabric.devices}
+        self._buckets: dict[tuple[str, IPNetwork], tuple[NextHop, ...]] = {}  # of resilient groups, as last painted
         self.action_count = len(_VERDICTS)
         # (device, interface) -> [(segment, first action)]; a veth: its action and the pod's addresses
         self.egress: dict[tuple[str, str], list[tuple[int, int]]] = {}
@@ -199,7 +199,7 @@ class _Compiler:
 
     # --- rows
 
-    def compile(self, ecmp_choice: str) -> ForwardingTables:
+    def compile(self) -> ForwardingTables:
         fabric = self.fabric
         self._wire_segments()
         self._wire_pods()
@@ -218,7 +218,7 @@ class _Compiler:
         length = [prefix.prefixlen for prefix in prefixes]
         owner, shared = self._owners()
         lookup = np.full((len(fabric.devices), classes), codes.NO_ROUTE, dtype=np.int32)
-        self._groups: dict[tuple[str, tuple[NextHop, ...]], int] = {}
+        self._groups: dict[tuple[str, tuple[NextHop, ...], tuple[NextHop, ...]], int] = {}
         self._hop_actions: dict[tuple[str, NextHop], int] = {}
         for i, device in enumerate(fabric.devices):
             row = lookup[i]
@@ -233,7 +233,7 @@ class _Compiler:
                 row[part] = codes.LOCAL
             own = [self.addresses.intern(address) for address in device.addresses]
             row[address_class[own]] = codes.LOCAL
-        return self._tables(address_class, lookup, owner, shared, ecmp_choice)
+        return self._tables(address_class, lookup, owner, shared)
 
     def _paint(
         self, row: NDArray[np.int32], start: int, end: int, device: str, route: Route, address_class: NDArray[np.int32]
@@ -245,7 +245,7 @@ class _Compiler:
         elif route.kind is RouteKind.UNREACHABLE:
             row[start:end] = codes.UNREACHABLE
         elif route.kind is RouteKind.VIA:
-            row[start:end] = self._via(device, route.next_hops)
+            row[start:end] = self._via(device, route)
         else:
             self._paint_direct(row, start, end, device, route, address_class)
 
@@ -274,17 +274,38 @@ class _Compiler:
             raise ModelError(f"{device}: a route leaves by {interface!r}, which the device does not have")
         return found
 
-    def _via(self, device: str, hops: tuple[NextHop, ...]) -> int:
+    def _via(self, device: str, route: Route) -> int:
+        """The action of a route over gateways. A prefix painted again keeps its resilient buckets where it can."""
+        hops, ecmp = route.next_hops, self.ecmp_of[device]
+        buckets: tuple[NextHop, ...] = ()
+        if ecmp.choice == "resilient":
+            buckets = bucket_table(self._buckets.get((device, route.prefix), ()), hops, ecmp.buckets)
+            self._buckets[device, route.prefix] = buckets
         if len(hops) == 1:
             return self._hop(device, hops[0])
-        group = self._groups.get((device, hops))
+        group = self._groups.get((device, hops, buckets))
         if group is None:
-            members = [self._hop(device, hop) for hop in hops]
             none = np.array([-1], dtype=np.int32)
-            group = self._groups[device, hops] = self._add_actions(codes.ECMP_GROUP, none, none, none, -1)
-            self.group_start[-1][0], self.group_size[-1][0] = len(self.members), len(members)
-            self.members.extend(members)
+            group = self._groups[device, hops, buckets] = self._add_actions(codes.ECMP_GROUP, none, none, none, -1)
+            start = len(self.members)
+            self.members += self._members(device, ecmp.choice, hops, buckets, start)
+            self.group_start[-1][0], self.group_size[-1][0] = start, len(self.members) - start
         return group
+
+    def _members(
+        self, device: str, choice: str, hops: tuple[NextHop, ...], buckets: tuple[NextHop, ...], start: int
+    ) -> list[tuple[int, int, int]]:
+        """(action, bound, key) of each member of a group that begins at `start`; what a choice does not use is last."""
+        last = (start << HASH_BITS) + (1 << HASH_BITS) - 1
+        if choice == "resilient":
+            return [(self._hop(device, hop), last, 0) for hop in buckets]
+        if choice == "hash-threshold":
+            bounds = upper_bounds([hop.weight for hop in hops])
+            return [
+                (self._hop(device, hop), (start << HASH_BITS) + bound, 0)
+                for hop, bound in zip(hops, bounds, strict=True)
+            ]
+        return [(self._hop(device, hop), last, hop_key(hop, copy)) for hop in hops for copy in range(hop.weight)]
 
     def _hop(self, device: str, hop: NextHop) -> int:
         action = self._hop_actions.get((device, hop))
@@ -332,14 +353,22 @@ class _Compiler:
         lookup: NDArray[np.int32],
         owner: NDArray[np.int32],
         shared: NDArray[np.int64],
-        ecmp_choice: str,
     ) -> ForwardingTables:
         fabric = self.fabric
-        switch = np.array([device.kind is DeviceKind.SWITCH for device in fabric.devices])
+        ecmp = [self.ecmp_of[device.name] for device in fabric.devices]
+        keys = [
+            0 if each.has_shared_seed else _name_key(device.name)
+            for device, each in zip(fabric.devices, ecmp, strict=True)
+        ]
         policy = EcmpPolicy(
-            np.where(switch, HASHES.index(fabric.ecmp_hash), HASHES.index("l3")).astype(np.uint8),
-            np.where(switch, CHOICES.index(ecmp_choice), CHOICES.index("hash-threshold")).astype(np.uint8),
-            np.array([_name_key(device.name) for device in fabric.devices], dtype=np.uint64),
+            np.array([HASHES.index(each.hash) for each in ecmp], dtype=np.uint8),
+            np.array([CHOICES.index(each.choice) for each in ecmp], dtype=np.uint8),
+            np.array(keys, dtype=np.uint64),
+        )
+        groups = EcmpGroups(
+            np.array([action for action, _, _ in self.members], dtype=np.int32),
+            np.array([bound for _, bound, _ in self.members], dtype=np.int64),
+            np.array([key for _, _, key in self.members], dtype=np.uint64),
         )
         pods = fabric.pods
         uplink = [2 * pod.link + (1 if fabric.links[pod.link].a == pod.node else 0) for pod in pods]
@@ -354,7 +383,7 @@ class _Compiler:
             out_interface=np.concatenate(self.out_interface),
             group_start=np.concatenate(self.group_start),
             group_size=np.concatenate(self.group_size),
-            group_member=np.array(self.members, dtype=np.int32),
+            groups=groups,
             has_groups=bool(self.members),
             ecmp=policy,
             address_key=_address_keys(self.addresses),
@@ -368,10 +397,11 @@ class _Compiler:
             pod_uplink=np.array(uplink, dtype=np.int32),
             pod_interface=np.array(interface, dtype=np.int32),
         )
-        for name in ForwardingTables.__slots__:
-            column = getattr(made, name)
-            if isinstance(column, np.ndarray):
-                column.setflags(write=False)
+        for value in (made, policy, groups):
+            for name in value.__slots__:
+                column = getattr(value, name)
+                if isinstance(column, np.ndarray):
+                    column.setflags(write=False)
         return made
 
 

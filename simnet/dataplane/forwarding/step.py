@@ -113,8 +113,14 @@ def actions(
                 protocol.take(grouped),
                 ecmp_seed,
             )
-            position = choose(tables.ecmp, box, hashed, tables.group_size.take(group))
-            action[grouped] = tables.group_member.take(tables.group_start.take(group) + position)
+            member = choose(
+                tables.ecmp.choice.take(box),
+                hashed,
+                tables.group_start.take(group),
+                tables.group_size.take(group),
+                tables.groups,
+            )
+            action[grouped] = tables.groups.action.take(member)
     return action
 
 

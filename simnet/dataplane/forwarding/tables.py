@@ -23,8 +23,20 @@ class EcmpPolicy:
     """How each device chooses among next hops."""
 
     hash: NDArray[np.uint8]  # [devices] 0: addresses (l3), 1: five-tuple (l4), 2: five-tuple with ends sorted
-    choice: NDArray[np.uint8]  # [devices] 0: modulo, 1: hash-threshold
-    device_key: NDArray[np.uint64]  # [devices] of its name, so that boxes hash apart
+    choice: NDArray[np.uint8]  # [devices] position in `ecmp.CHOICES`
+    device_key: NDArray[np.uint64]  # [devices] of its name, so that boxes hash apart; 0: seeds are shared
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EcmpGroups:
+    """The members of all ECMP groups, group after group: an action's `group_start` and `group_size` say which.
+
+    How often and in which order a next hop stands in its group depends on the box's choice (docs/models/ecmp.md).
+    """
+
+    action: NDArray[np.int32]  # [members]
+    bound: NDArray[np.int64]  # [members] hash-threshold: group_start << 31, plus the last 31-bit hash of its range
+    key: NDArray[np.uint64]  # [members] hrw: hash of the next hop itself
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +57,7 @@ class ForwardingTables:
     out_interface: NDArray[np.int32]  # [actions] id in `interface_names`; -1 unless FORWARD
     group_start: NDArray[np.int32]  # [actions] of an ECMP_GROUP: where its members begin
     group_size: NDArray[np.int32]  # [actions] how many
-    group_member: NDArray[np.int32]  # [members] action of each
+    groups: EcmpGroups
     has_groups: bool
     ecmp: EcmpPolicy
     address_key: NDArray[np.uint64]  # [addresses] hash of the address itself, not of its id

@@ -14,6 +14,7 @@ from simnet.controlplane.fabric import build_fabric
 from simnet.dataplane.forwarding.compile import compile_tables
 from simnet.dataplane.forwarding.ecmp import choose, flow_hash
 from simnet.dataplane.forwarding.step import Step, access, step
+from simnet.dataplane.forwarding.tables import EcmpGroups
 from simnet.errors import ModelError
 from simnet.model.addresses import AddressTable
 from simnet.model.calico import CalicoSettings, FabricMode, FabricSettings
@@ -35,16 +36,11 @@ def int32(values):
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    routed_clusters(),
-    st.integers(0, 2**70),
-    st.sampled_from(["modulo", "hash-threshold"]),
-    st.randoms(use_true_random=False),
-)
-def test_every_decision_agrees_with_looking_at_every_route(cluster, seed, choice, random):
+@given(routed_clusters(), st.integers(0, 2**70), st.randoms(use_true_random=False))
+def test_every_decision_agrees_with_looking_at_every_route(cluster, seed, random):
     fabric, fibs = cluster.fabric, cluster.fibs
     addresses = AddressTable(random.sample(OTHERS, len(OTHERS)))
-    tables = compile_tables(fabric, fibs, addresses, ecmp_choice=choice)
+    tables = compile_tables(fabric, fibs, addresses)
     names = [device.name for device in fabric.devices] + [pod.pod for pod in fabric.pods]
     rows = []
     for device in range(len(fabric.devices)):
@@ -60,7 +56,7 @@ def test_every_decision_agrees_with_looking_at_every_route(cluster, seed, choice
     found = step(tables, device, source, destination, source_port, destination_port, protocol.astype(np.uint8), seed)
     for i, (at, src, dst, sport, dport, proto) in enumerate(rows):
         kind, place, wires, interface = decide(
-            fabric, fibs, names[at], addresses.text(src), addresses.text(dst), sport, dport, proto, seed, choice
+            fabric, fibs, names[at], addresses.text(src), addresses.text(dst), sport, dport, proto, seed
         )
         wires = (*wires, -1, -1)[:2]
         expected = (KINDS[kind], names.index(place) if place else -1, *wires)
@@ -171,7 +167,9 @@ def test_ecmp_spreads_flows_evenly_and_boxes_choose_apart():
             tables.ecmp, np.full(count, box, np.int32), np.full(count, key[0]), np.full(count, key[1]), port,
             np.full(count, 80, np.int32), np.full(count, 6, np.uint8), 1,
         )  # fmt: skip
-        chosen = choose(tables.ecmp, np.full(count, box, np.int32), hashed, np.full(count, size, np.int32))
+        none = EcmpGroups(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.uint64))
+        modulo, start = np.zeros(count, np.uint8), np.zeros(count, np.int32)
+        chosen = choose(modulo, hashed, start, np.full(count, size, np.int32), none)
         seen = np.bincount(chosen, minlength=size)
         assert ((seen - count / size) ** 2 / (count / size)).sum() < 4 + 4 * 8**0.5
         picked.append(chosen)
