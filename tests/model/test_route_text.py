@@ -92,7 +92,7 @@ def test_what_simnet_prints_of_a_read_table_is_the_text_without_flags(shared_cas
         ("10.0.0.0/24 dev eth0\nff01::/16 dev\n", 2, "`dev` at the end of the line"),
         ("10.0.0.0/24 proto bird\n", 1, "10.0.0.0/24 proto bird"),
         ("nexthop via 10.0.0.1 dev eth0\n", 1, "nexthop via 10.0.0.1 dev eth0"),
-        ("10.0.0.0/24 proto bird\n\tnexthop via 10.0.0.1 dev eth0 weight 3\n", 2, "weight 3"),
+        ("10.0.0.0/24 proto bird\n\tnexthop via 10.0.0.1 dev eth0 weight 300\n", 2, "weight 300"),
         ("10.0.0.300 dev eth0\n", 1, "10.0.0.300"),
         ("10.0.0.1/24 dev eth0\n", 1, "10.0.0.1/24"),
         ("default via 10.0.0.1\n", 1, "default via 10.0.0.1 without dev"),
@@ -141,3 +141,10 @@ def test_reading_what_simnet_prints_gives_the_table_back(fib: Fib) -> None:
     read = parse_routes("\n".join(lines), device="box").fib
     assert read == fib
     assert list(routes_in(read)) == list(routes_in(fib))
+
+
+def test_weights_of_next_hops_are_read_and_printed() -> None:
+    lines = ["10.0.0.0/24 proto bird", "\tnexthop via 10.0.1.1 dev eth0 weight 3", "\tnexthop dev eth1 weight 1"]
+    read = parse_routes("\n".join(lines), device="box").fib
+    assert [hop.weight for hop in read.routes[0].next_hops] == [3, 1]
+    assert route_lines(read) == lines
