@@ -81,6 +81,7 @@ def _nodes_in_short(short: NodesModel, reading: Reading, path: FieldPath) -> tup
             addresses=(str(first + number),),
             labels={ZONE_LABEL: short.zones[number % len(short.zones)]} if short.zones else {},
             cpus=short.cpus,
+            rp_filter=short.rp_filter,
         )
         for number in range(short.count)
     )
@@ -117,6 +118,7 @@ def _node(entry: NodeModel, reading: Reading, path: FieldPath) -> NodeSpec:
         iptables_text=text,
         iptables_file=str(reading.folder / entry.iptables) if entry.iptables else "",
         switch=entry.switch,
+        rp_filter=entry.rp_filter,
     )
 
 

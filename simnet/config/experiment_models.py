@@ -73,6 +73,7 @@ def _name(value: object) -> str:
 Text = Annotated[str, BeforeValidator(_text)]
 Name = Annotated[str, BeforeValidator(_name)]
 AsNumber = Annotated[int, _count(1, 4294967295)]
+RpFilter = Literal["none", "strict", "loose"]
 
 
 class NodesModel(FileModel):
@@ -83,6 +84,7 @@ class NodesModel(FileModel):
     address: Text = "192.168.64.57/24"  # of the first node, with the subnet's length; the others count up
     name: Text = "node"  # node-1, node-2, ...
     zones: list[Text] = []  # given to the nodes in turn
+    rp_filter: RpFilter = "none"
 
 
 class NodeModel(FileModel):
@@ -97,6 +99,7 @@ class NodeModel(FileModel):
     pod_cidrs: Annotated[list[Cidr], Field(alias="podCIDRs")] = []
     as_number: AsNumber | None = None
     switch: Text | None = None
+    rp_filter: RpFilter = "none"
     iptables: Text | None = None
 
 

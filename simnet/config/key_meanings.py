@@ -44,6 +44,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "address": "of the first node, with its subnet's length; the others count up",
         "name": "of the nodes: NAME-1, NAME-2, ...",
         "zones": "topology.kubernetes.io/zone of the nodes, in turn",
+        "rpFilter": "sysctl rp_filter of their interfaces: strict 1, loose 2, none 0",
     },
     "NodeModel": {
         "name": "the node's name",
@@ -55,6 +56,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "podCIDRs": "spec.podCIDRs, for detectLocalMode: NodeCIDR",
         "asNumber": "its AS, in place of calico.asNumber",
         "switch": "the leaf that it hangs off; left out: in turn",
+        "rpFilter": "sysctl rp_filter of its interfaces: strict 1, loose 2, none 0",
         "iptables": "a file of iptables-save text that replaces the generated rules",
     },
     "KubeProxyModel": {

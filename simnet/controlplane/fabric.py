@@ -339,7 +339,10 @@ class _Builder:
 
     def fabric(self, plans: Sequence[_SwitchPlan], nodes: Sequence[ClusterNode]) -> Fabric:
         settings = self.settings
-        devices = [Device(node.name, DeviceKind.NODE, node.addresses, node.as_number) for node in nodes]
+        devices = [
+            Device(node.name, DeviceKind.NODE, node.addresses, node.as_number, rp_filter=node.rp_filter)
+            for node in nodes
+        ]
         for plan in (*plans, *self.spines):
             devices.append(Device(plan.name, DeviceKind.SWITCH, tuple(plan.addresses), plan.as_number, plan.role))
         devices.extend(self.sites)

@@ -185,6 +185,7 @@ def _from_short_form(node: NodeSpec, spec: ClusterSpec, noted: CalicoNode | None
         pod_cidrs=node.pod_cidrs,
         cpus=node.cpus,
         as_number=node.as_number or (noted.as_number if noted else None) or spec.calico.as_number,
+        rp_filter=node.rp_filter,
     )
 
 

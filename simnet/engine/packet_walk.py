@@ -243,7 +243,10 @@ class Request:
         """From PREROUTING's end: into the node through INPUT, or on through FORWARD."""
         for share, step in self.decisions(packet):
             branch = self.likely(packet, share, step)
-            if step.kind == LOCAL:
+            routes, source = self.around.routes, branch.header.source
+            if step.kind in (LOCAL, FORWARD) and routes.is_martian(branch.place, branch.in_interface, source):
+                yield self.ended(branch, "dropped", "reverse path filter", branch.place)
+            elif step.kind == LOCAL:
                 for passed in self.hook("INPUT", branch):
                     yield from (passed,) if isinstance(passed, Ending) else self.deliver(passed)
             elif step.kind != FORWARD:

@@ -41,6 +41,7 @@ class RouteWalker:
         self.fabric, self.fibs = fabric, fibs
         self.kinds = {device.name: device.kind for device in fabric.devices}
         self.hosts = {device.name: Host(device.addresses) for device in fabric.devices}
+        self.rp_filters = {device.name: device.rp_filter for device in fabric.devices}
         self.pod_of = {pod.pod: pod for pod in fabric.pods}
         self._directions = fabric.direction_names()
         self._veths = {(pod.node, pod.interface): pod for pod in fabric.pods}
@@ -62,6 +63,18 @@ class RouteWalker:
         if known is None:
             known = self._known[device, destination] = self._decide(device, destination)
         return known
+
+    def is_martian(self, node: str, in_interface: str, source: IPAddress) -> bool:
+        """Whether a node drops a packet for its source: its own address, or one that rp_filter does not believe."""
+        if source.version == 6:
+            return False
+        steps = self.decide(node, source)
+        if steps[0].kind == LOCAL:
+            return True
+        mode = self.rp_filters[node]
+        if mode == "loose":
+            return steps[0].kind not in (FORWARD, NO_NEIGHBOUR)
+        return mode == "strict" and all(step.interface != in_interface for step in steps)
 
     def hashes_addresses_alone(self, device: str) -> bool:
         """Whether an ECMP choice of the device looks at addresses only, so that a pair's packets stay together."""

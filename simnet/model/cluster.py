@@ -26,6 +26,7 @@ class ClusterNode:
     pod_cidrs: tuple[str, ...] = ()
     cpus: int = 4
     as_number: int = 64512
+    rp_filter: str = "none"  # net.ipv4.conf.*.rp_filter: "none", "strict", "loose"
 
 
 @dataclass(frozen=True, slots=True)

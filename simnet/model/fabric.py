@@ -31,6 +31,7 @@ class Device:
     addresses: tuple[str, ...]  # its own, primary first (of each family); for CLIENTS all client addresses
     as_number: int | None = None
     role: str = ""  # of a switch: "tor", "leaf", "spine"; "route-reflector"
+    rp_filter: str = "none"  # of a node: "none", "strict", "loose"
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,7 @@ REASONS = (
     "filter drop",  # any other DROP of a rule
     "filter reject",
     "port closed",  # delivered to a host or pod where nothing listens
+    "reverse path filter",  # a node's own address as source, or rp_filter: no route back by that interface, or none
     "ttl exceeded",  # a loop, or a path longer than the TTL
     "invalid state",  # conntrack INVALID
     "reply bypassed translation",  # the reply did not pass the node that had translated the request

@@ -49,6 +49,7 @@ class NodeSpec:
     iptables_text: str | None = None  # a saved rule set that replaces the generated one
     iptables_file: str = ""
     switch: str | None = None  # the leaf it hangs off; None: in turn
+    rp_filter: str = "none"  # "none", "strict", "loose"
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,12 +221,21 @@ def _between(case: Case, name: str) -> list[tuple[str, str, str]]:
 # --- running
 
 
-def converged_routes(case: Case, net: Namespaces, *, patience_s: float = 45) -> dict[str, str]:
-    """Start every BIRD and return `ip route` of every box once all sessions stand and no table changes for 2.5 s."""
-    boxes = [device.name for device in case.fabric.devices if device.kind is not DeviceKind.CLIENTS]
+def start_birds(case: Case, net: Namespaces) -> None:
+    """Start the BIRD of every box."""
     nodes = {node.name: node for node in case.nodes}
-    for box in boxes:
+    for box in boxes_of(case):
         net.start_bird(box, node_configuration(case, nodes[box]) if box in nodes else switch_configuration(case, box))
+
+
+def boxes_of(case: Case) -> list[str]:
+    """Nodes and switches."""
+    return [device.name for device in case.fabric.devices if device.kind is not DeviceKind.CLIENTS]
+
+
+def converged_routes(case: Case, net: Namespaces, *, quiet_s: float, patience_s: float = 60) -> dict[str, str]:
+    """Return `ip route` of every box once all sessions stand and no table changes for `quiet_s`."""
+    boxes = boxes_of(case)
     give_up = time.monotonic() + patience_s
     shown: dict[str, str] = {}
     since = time.monotonic()
@@ -235,7 +244,7 @@ def converged_routes(case: Case, net: Namespaces, *, patience_s: float = 45) -> 
         now = {box: net.routes(box) for box in boxes}
         if now != shown or not all(_all_established(net.birdc(box, "show", "protocols")) for box in boxes):
             shown, since = now, time.monotonic()
-        elif time.monotonic() - since > 2.5:  # more than two scans of the kernel's table, and the retry of a session
+        elif time.monotonic() - since > quiet_s:
             return shown
     states = "\n".join(f"{box}\n{net.birdc(box, 'show', 'protocols')}" for box in boxes)
     raise TimeoutError(f"no stable tables within {patience_s} s\n{states}")
@@ -246,4 +255,4 @@ def _all_established(protocols: str) -> bool:
     return bool(protocols) and all("Established" in line for line in sessions)
 
 
-__all__ = ["SERVICE_CIDR", "Case", "FabricMode", "converged_routes", "lay_out"]
+__all__ = ["SERVICE_CIDR", "Case", "FabricMode", "converged_routes", "lay_out", "start_birds"]

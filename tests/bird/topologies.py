@@ -14,17 +14,18 @@ from simnet.model.cluster import Block, ClusterNode, ClusterPod
 
 
 def topology(number: int) -> Case:
-    """Return 2 to 6 nodes on 1 to 3 switches, in a wiring and a mode that the number decides."""
+    """Return 2 to 12 nodes on 1 to 4 switches, in a wiring and a mode that the number decides; a third has 12."""
     rng = random.Random(f"simnet bird topology {number}")
     wiring = list(Wiring)[number % 5]
-    shape = rng.choice(["one", "one", "leaf and spine", "two leaves"])
-    leaves = {"one": 0, "leaf and spine": 1, "two leaves": 2}[shape]
+    leaves, spines, border = rng.choice(
+        [(0, 0, False)] * 3 + [(1, 1, True), (2, 1, False), (2, 2, False), (3, 1, False)]
+    )
     modes = tuple(rng.choice(list(FabricMode)) for _ in range(leaves))
     settings = FabricSettings(
-        mode=rng.choice(list(FabricMode)), leaves=leaves, leaf_modes=modes, spines=1 if leaves else 0,
-        border_leaf=shape == "leaf and spine", third_party_next_hop=rng.random() < 0.7,
+        mode=rng.choice(list(FabricMode)), leaves=leaves, leaf_modes=modes, spines=spines, border_leaf=border,
+        third_party_next_hop=rng.random() < 0.7,
     )  # fmt: skip
-    count = rng.randint(2, 6)
+    count = rng.choice([rng.randint(2, 6), rng.randint(7, 11), 12]) if number >= 5 else rng.randint(2, 5)
     own_as = wiring is not Wiring.S4 and rng.random() < 0.3
     nodes = tuple(
         ClusterNode(

@@ -133,6 +133,8 @@ def scenarios(draw):
     family = draw(st.sampled_from([4, 4, 4, 6]))
     dual = draw(st.booleans()) if family == 4 else False
     node_specs = nodes(draw(st.integers(1, 5)), dual=dual, family=family)
+    modes = st.sampled_from(["none", "none", "strict", "loose"])
+    node_specs = tuple(replace(node, rp_filter=draw(modes)) for node in node_specs)
     names = [node.name for node in node_specs]
     protocol = draw(st.sampled_from([TCP, UDP]))
     entry = draw(st.sampled_from(Entry))

@@ -48,6 +48,22 @@ def decide(fabric, fibs, device, source, destination, source_port, destination_p
     return "no neighbour", None, (), None
 
 
+def is_martian(fabric, fibs, device, in_interface, source):
+    """Does a node drop a packet for its source, once it knows where the packet would go?"""
+    held = next(each for each in fabric.devices if each.name == device)
+    address = ipaddress.ip_address(source)
+    if address.version == 6:
+        return False
+    if source in held.addresses or address.is_loopback:
+        return True
+    matching = [route for route in fibs[device].routes if address in route.prefix]
+    route = max(matching, key=lambda route: route.prefix.prefixlen, default=None)
+    is_unicast = route is not None and route.kind in (RouteKind.VIA, RouteKind.DIRECT)
+    if held.rp_filter == "strict":
+        return not is_unicast or in_interface not in {hop.interface for hop in route.next_hops}
+    return held.rp_filter == "loose" and not is_unicast
+
+
 def direction(fabric, link, sender):
     return 2 * link if fabric.links[link].a == sender else 2 * link + 1
 

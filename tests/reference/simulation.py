@@ -260,6 +260,11 @@ class Simulation:
         if not self.hook("OUTPUT" if sent_here else "PREROUTING", packet, entry, is_fresh, is_answer, ""):
             return
         step = self.route(packet)
+        if not sent_here and step[0] in ("local", "forward") and forwarding.is_martian(
+            self.cluster.fabric, self.cluster.fibs, packet.place, packet.in_interface, packet.header.source
+        ):  # fmt: skip
+            packet.end("dropped", "reverse path filter", self.env.now)
+            return
         if step[0] == "local":
             if sent_here and not self.hook("POSTROUTING", packet, entry, is_fresh, is_answer, ""):
                 return

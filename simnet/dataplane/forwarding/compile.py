@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from simnet.dataplane.forwarding import tables as codes
 from simnet.dataplane.forwarding.ecmp import CHOICES, HASH_BITS, HASHES
 from simnet.dataplane.forwarding.groups import bucket_table, hop_key, upper_bounds
+from simnet.dataplane.forwarding.reverse_path import MODES
 from simnet.dataplane.forwarding.tables import EcmpGroups, EcmpPolicy, ForwardingTables
 from simnet.errors import ModelError
 from simnet.model.addresses import AddressTable
@@ -393,6 +394,7 @@ class _Compiler:
                 [_primary(device.addresses, self.addresses) for device in fabric.devices], dtype=np.int32
             ).reshape(-1, 2),
             interface_names=tuple(self.interfaces),
+            rp_filter=np.array([MODES.index(device.rp_filter) for device in fabric.devices], dtype=np.uint8),
             pod_device=np.array([self.device_id[pod.node] for pod in pods], dtype=np.int32),
             pod_uplink=np.array(uplink, dtype=np.int32),
             pod_interface=np.array(interface, dtype=np.int32),

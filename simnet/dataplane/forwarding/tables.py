@@ -67,6 +67,7 @@ class ForwardingTables:
     shared_owner: NDArray[np.int64]  # [s] device * addresses + address of those held by several, ascending
     primary_address: NDArray[np.int32]  # [devices, 2] id of its first IPv4, IPv6 address; -1: none
     interface_names: tuple[str, ...]
+    rp_filter: NDArray[np.uint8]  # [devices] position in `reverse_path.MODES`
     pod_device: NDArray[np.int32]  # [pods] the node of each
     pod_uplink: NDArray[np.int32]  # [pods] direction from the pod to its node
     pod_interface: NDArray[np.int32]  # [pods] id of the host's end of the veth

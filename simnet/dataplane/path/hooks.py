@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet import random_streams
+from simnet.dataplane.forwarding.reverse_path import is_martian
 from simnet.dataplane.forwarding.step import Step, step
 from simnet.dataplane.netfilter.counters import Counters
 from simnet.dataplane.netfilter.executor import run_hook
@@ -72,6 +73,13 @@ def look_up(network: Network, header: Header, device: NDArray[np.int32], rows: N
         header.protocol[rows],
         network.ecmp_seed,
     )
+
+
+def martians(network: Network, way: Way, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return which rows the node where they are drops for their source: bool[n]."""
+    device, source = way.place[rows], way.header.source[rows]
+    found = is_martian(network.forwarding, device, way.in_interface[rows], source)
+    return found & ~network.is_ipv6[source]
 
 
 def unroutable(kind: NDArray[np.uint8]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:

@@ -23,6 +23,7 @@ Rows = NDArray[np.intp]
 DELIVERED, DROPPED, REJECTED, LOST = (VERDICTS.index(name) for name in VERDICTS)
 PORT_CLOSED = REASONS.index("port closed")
 TTL_EXCEEDED = REASONS.index("ttl exceeded")
+REVERSE_PATH = REASONS.index("reverse path filter")
 REPLY_BYPASSED = REASONS.index("reply bypassed translation")
 
 
@@ -203,7 +204,12 @@ class _Walk:
     def route(self, group: _Group) -> None:
         """From PREROUTING's end: into the node through INPUT, or on through FORWARD."""
         step = self.look_up(group.rows)
-        group = _Group(group.rows, group.before, group.state, step)
+        accepted = (step.kind != Step.LOCAL) & (step.kind != Step.FORWARD)  # a route comes first, then the source
+        accepted |= ~hooks.martians(self.network, self.way, group.rows)
+        self.way.end(group.rows[~accepted], DROPPED, REVERSE_PATH)
+        group = _Group(group.rows, group.before, group.state, step).keep(accepted)
+        assert group.step is not None
+        step = group.step
         local = step.kind == Step.LOCAL
         self.deliver(self.pass_hook("INPUT", group.keep(local)))
         routed = step.kind == Step.FORWARD
