@@ -20,6 +20,7 @@ from simnet.model.calico import FabricMode, FabricSettings
 from simnet.model.cluster import ClusterNode, ClusterPod
 from simnet.model.fabric import Attachment, Device, DeviceKind, Ecmp, Fabric, Link, PodAttachment, Segment
 from simnet.model.iptables.ruleset import IPNetwork
+from simnet.model.queues import LinkQueue
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -235,8 +236,8 @@ class _Builder:
 
     # --- wires
 
-    def _link(self, a: str, b: str, rate_bps: int, delay_ps: int) -> int:
-        self.links.append(Link(a, b, rate_bps, delay_ps))
+    def _link(self, a: str, b: str, rate_bps: int, delay_ps: int, queue: LinkQueue | None) -> int:
+        self.links.append(Link(a, b, rate_bps, delay_ps, queue or LinkQueue()))
         return len(self.links) - 1
 
     def _segment(self, name: str, bridge: str | None, attachments: list[Attachment]) -> list[Attachment]:
@@ -253,7 +254,9 @@ class _Builder:
                 switch_end = Attachment(plan.name, f"br{i}", own, network, None)
                 bridged[network] = self._segment(f"{plan.name}:br{i}", plan.name, [switch_end])
             for node, port in zip(plan.nodes, interface_names(node.name for node in plan.nodes), strict=True):
-                link = self._link(node.name, plan.name, settings.link_rate_bps, settings.link_delay_ps)
+                link = self._link(
+                    node.name, plan.name, settings.link_rate_bps, settings.link_delay_ps, settings.link_queue
+                )
                 if plan.mode is FabricMode.BRIDGED:
                     for network in bridged:
                         own = tuple(a for a in node.addresses if self._node_network(a) == network)
@@ -276,7 +279,10 @@ class _Builder:
         pairs = [(leaf, spine) for leaf in leaves for spine in self.spines]
         families = sorted({family_of(address) for leaf in leaves for address in leaf.addresses})
         for i, (leaf, spine) in enumerate(pairs):
-            link = self._link(leaf.name, spine.name, settings.spine_link_rate_bps, settings.spine_link_delay_ps)
+            link = self._link(
+                leaf.name, spine.name, settings.spine_link_rate_bps, settings.spine_link_delay_ps,
+                settings.spine_link_queue,
+            )  # fmt: skip
             (leaf_port,), (spine_port,) = interface_names([spine.name]), interface_names([leaf.name])
             ends: list[Attachment] = []
             for family in families:
@@ -304,7 +310,10 @@ class _Builder:
         settings = self.settings
         for i, ((is_bridged, subnet), members) in enumerate(groups.items()):
             site = "clients" if i == 0 else f"clients-{i + 1}"
-            link = self._link(site, plan.name, settings.client_link_rate_bps, settings.client_link_delay_ps)
+            link = self._link(
+                site, plan.name, settings.client_link_rate_bps, settings.client_link_delay_ps,
+                settings.client_link_queue,
+            )  # fmt: skip
             end = Attachment(site, "eth0", tuple(members), subnet, link)
             self.sites.append(Device(site, DeviceKind.CLIENTS, tuple(members)))
             if is_bridged and subnet is not None:
@@ -332,7 +341,7 @@ class _Builder:
         for pod in pods:
             if pod.host_network:
                 continue
-            link = self._link(pod.node, pod.key, settings.veth_rate_bps, settings.veth_delay_ps)
+            link = self._link(pod.node, pod.key, settings.veth_rate_bps, settings.veth_delay_ps, settings.veth_queue)
             self.pods.append(PodAttachment(pod.key, pod.node, veth_name(pod.namespace, pod.name), pod.addresses, link))
 
     # --- the result

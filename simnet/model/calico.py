@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from simnet.model.fabric import NODE_ECMP, Ecmp
+from simnet.model.queues import LinkQueue
 from simnet.units import PS_PER_US
 
 
@@ -86,6 +87,11 @@ class FabricSettings:
     spine_link_delay_ps: int = 5 * PS_PER_US
     veth_rate_bps: int = 40 * 10**9  # assumed: memory copy, not a wire
     veth_delay_ps: int = 1 * PS_PER_US  # assumed; must be positive (a cycle without delay has no order of events)
+    # Queues before the wires; None: not asked for (a run without any queue setting has no queues at all).
+    link_queue: LinkQueue | None = None
+    client_link_queue: LinkQueue | None = None
+    spine_link_queue: LinkQueue | None = None
+    veth_queue: LinkQueue | None = None
     ecmp_hash: str = "l4"  # of switches: "l3", "l4", "symmetric"
     ecmp_width: int = 16
     ecmp_choice: str = "modulo"  # of switches: "modulo", "hash-threshold" (RFC 2992), "resilient", "hrw"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from simnet.model.iptables.ruleset import IPNetwork
+from simnet.model.queues import LinkQueue
 
 
 class DeviceKind(Enum):
@@ -62,6 +63,7 @@ class Link:
     b: str
     rate_bps: int
     delay_ps: int  # propagation, one way
+    queue: LinkQueue = LinkQueue()  # of each direction
 
 
 @dataclass(frozen=True, slots=True)

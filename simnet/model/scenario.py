@@ -14,6 +14,7 @@ from simnet.model.calico import CalicoNode, CalicoSettings, FabricSettings
 from simnet.model.cluster import Block
 from simnet.model.kube_proxy import KubeProxyConfiguration
 from simnet.model.kubernetes import Objects
+from simnet.model.queues import CpuCosts
 from simnet.model.workload import ClientPopulation, EntryChoice, Workload
 
 
@@ -76,6 +77,8 @@ class ClusterSpec:
     blocks: tuple[Block, ...] = ()  # that nodes hold already: confirmed affinities
     used_addresses: tuple[tuple[str, str], ...] = ()  # (address, node of its pod or empty) of IPAM blocks
     calico_nodes: tuple[CalicoNode, ...] = ()
+    cpu: CpuCosts | None = None  # None: nodes take no time
+    queues: bool = False  # links have queues, be they unlimited, without any of them being described
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,14 @@ class Scenario:
     variant: Variant
     run: RunSpec
     record: str = "flows"  # "packets", "flows" or "summary"
+
+    @property
+    def has_queues(self) -> bool:
+        """Whether packets wait for each other: anything that a queue needs was asked for."""
+        cluster, fabric = self.cluster, self.cluster.fabric
+        of_links = (fabric.link_queue, fabric.client_link_queue, fabric.spine_link_queue, fabric.veth_queue)
+        asked = (*of_links, cluster.cpu, self.workload.service)
+        return cluster.queues or any(each is not None for each in asked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,6 +267,19 @@ class FlowShape:
     reply_size_bytes: Distribution | None = None  # None: no replies
 
 
+@dataclass(frozen=True, slots=True)
+class PodService:
+    """How long a pod works on a request, on how many at once, and how many may wait."""
+
+    time_ps: Distribution  # from 0 to MAX_GAP_PS
+    workers: int = 1
+    queue_limit: int | None = None  # requests that may wait; None: any number
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 1, "workers", self.workers, "at least 1")
+        _require(self.queue_limit is None or self.queue_limit >= 0, "queueLimit", self.queue_limit, "0 or more")
+
+
 class EntryChoiceKind(Enum):
     """How a client chooses among the addresses at which a service can be entered."""
 
@@ -296,6 +309,7 @@ class Workload:
     clients: ClientPopulation
     shape: FlowShape
     protocol: int = TCP  # IANA number
+    service: PodService | None = None  # None: pods answer at once
 
     def __post_init__(self) -> None:
         _require(self.protocol in (TCP, UDP, SCTP), "protocol", self.protocol, "6 (TCP), 17 (UDP) or 132 (SCTP)")

@@ -62,6 +62,7 @@ class Interpreter:
             snat_port_last=-1,
             snat_random_fully=False,
             rules_scanned=0,
+            endpoint_rules_scanned=0,
             rule=None,
             draw=packet.draw,
         )
@@ -90,6 +91,7 @@ class Interpreter:
                 total = out
             else:
                 total.rules_scanned += out.rules_scanned
+                total.endpoint_rules_scanned += out.endpoint_rules_scanned
                 total.mark, total.draw = out.mark, out.draw
                 if not (is_translated(total) and verdict <= 2):
                     total.rule = out.rule
@@ -129,6 +131,8 @@ class Interpreter:
             if run > 1:
                 chosen = at + choose([threshold_of(rule) for rule in rules[at : at + run]], self._draw())
                 self.out.rules_scanned += min(chosen + 1, end) - at
+                asked = [rule for rule in rules[at : min(chosen + 1, end)] if threshold_of(rule) < 1 << 31]
+                self.out.endpoint_rules_scanned += len(asked)
                 if chosen == end:  # none of them
                     at = chosen
                     continue
@@ -232,8 +236,10 @@ class Interpreter:
             case rs.MarkMatch():
                 return (self.out.mark & match.mask == match.value) != match.negated
             case rs.StatisticRandom():
+                self.out.endpoint_rules_scanned += match.threshold < 1 << 31
                 return (self._draw() >> 33 < match.threshold) != match.negated
             case rs.StatisticNth():
+                self.out.endpoint_rules_scanned += 1
                 seen = self.nth.get(where, 0)
                 self.nth[where] = seen + 1
                 return (seen % match.every == match.packet) != match.negated

@@ -149,6 +149,7 @@ def _merge(outcome: Outcome, result: Outcome, rows: NDArray[Any] | None) -> None
     """Enter one table's result in the hook's outcome."""
     at: Any = slice(None) if rows is None else rows
     outcome.rules_scanned[at] += result.rules_scanned
+    outcome.endpoint_rules_scanned[at] += result.endpoint_rules_scanned
     outcome.mark[at] = result.mark
     outcome.draw[at] = result.draw
     outcome.verdict[at] = np.where(

@@ -100,6 +100,7 @@ class Outcome:
     snat_port_last: NDArray[np.int32]  # [n] highest
     snat_random_fully: NDArray[np.bool_]  # [n] the port is always drawn anew
     rules_scanned: NDArray[np.int32]  # [n] rules that the kernel would have evaluated, in all chains walked
+    endpoint_rules_scanned: NDArray[np.int32]  # [n] of them, those whose `statistic` match was asked and could say no
     rule: NDArray[np.int32]  # [n] the program's id of the rule or policy that decided
     draw: NDArray[np.int32]  # [n] draws of the connection used so far, those before included
 
@@ -113,7 +114,8 @@ class Outcome:
             snat_kind=np.zeros(count, np.uint8), snat_source=np.full(count, NO_ADDRESS, np.int32),
             snat_port_first=np.full(count, -1, np.int32), snat_port_last=np.full(count, -1, np.int32),
             snat_random_fully=np.zeros(count, np.bool_), rules_scanned=np.zeros(count, np.int32),
-            rule=np.full(count, -1, np.int32), draw=packets.draw.copy(),
+            endpoint_rules_scanned=np.zeros(count, np.int32), rule=np.full(count, -1, np.int32),
+            draw=packets.draw.copy(),
         )  # fmt: skip
 
     def rows(self, rows: slice) -> Outcome:

@@ -17,6 +17,7 @@ from simnet.dataplane.netfilter.program import (
     dispatch_keys,
     hash_keys,
 )
+from simnet.model.iptables.ruleset import PROBABILITY_ONE
 from simnet.random_streams import bits_of_keys
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class _Machine:
         self.host = int(packets.host[row])
         self.key_base = self.host * self.program.rule_count
         self.mark = int(out.mark[row])
-        self.scanned = 0
+        self.scanned = self.asked = 0  # rules; `statistic` matches among them
         stack = [int(block.stack[d * block.count + row]) for d in range(int(block.depth[row]))]
         while pc >= 0:
             shape = shapes[code[pc]]
@@ -101,6 +102,7 @@ class _Machine:
                 pc = self._select(pc, stack)
         out.mark[row] = self.mark
         out.rules_scanned[row] += self.scanned
+        out.endpoint_rules_scanned[row] += self.asked
 
     def _count(self, rule: int) -> None:
         packets = self.block.packets
@@ -119,6 +121,7 @@ class _Machine:
         rule, tested, base = code[pc + 1], code[pc + 2], code[pc + 3]
         drawn = np.uint64(self._draw())
         option = int(np.searchsorted(program.option_threshold[base : base + tested], drawn, side="right"))
+        self.asked += min(option + 1, tested)
         target = int(program.option_target[base + option])
         if target == -1:
             self.scanned += tested
@@ -167,6 +170,7 @@ class _Machine:
         answer: bool
         if predicate is Predicate.NTH:
             block.lookback.forbid(self.host, operand, is_nth=True)
+            self.asked += 1
             answer = block.state.ask_nth(self.host, operand, self.program.nth[operand])
         elif predicate is Predicate.RECENT:
             test = self.program.recent[operand]
@@ -176,7 +180,9 @@ class _Machine:
                 address = self._masked(address, -1 if test.mask is None else test.mask)
             return block.state.ask_recent(self.host, test, address, int(packets.time_ps[row]), negated)
         elif predicate is Predicate.RANDOM:
-            answer = self._draw() >> 33 < operand % (1 << 32)
+            threshold = operand % (1 << 32)
+            self.asked += threshold < PROBABILITY_ONE
+            answer = self._draw() >> 33 < threshold
         elif predicate is Predicate.MARK:
             answer = self.mark & int(self.program.mark_mask[operand]) == int(self.program.mark_value[operand])
         elif predicate is Predicate.SOURCE_HOST:

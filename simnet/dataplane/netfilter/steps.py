@@ -24,6 +24,7 @@ from simnet.dataplane.netfilter.program import (
 )
 from simnet.dataplane.netfilter.state import NetfilterState
 from simnet.dataplane.netfilter.stateful import Group, Lookback
+from simnet.model.iptables.ruleset import PROBABILITY_ONE
 from simnet.random_streams import bits_of_keys, flow_keys
 
 PURPOSE = "netfilter/statistic"
@@ -195,6 +196,11 @@ class Block:
         else:
             self.outcome.rules_scanned[rows] += np.asarray(cost, dtype=np.int32)
 
+    def _ask(self, rows: Rows, count: Words = 1) -> None:
+        """Count `statistic` matches that rows were asked."""
+        at: Any = slice(None) if rows is None else rows
+        self.outcome.endpoint_rules_scanned[at] += np.asarray(count, dtype=np.int32)
+
     def _log(self, rule: Words, rows: Rows) -> None:
         """Count a match of each row's rule."""
         base, packets, length_bytes = self.key_base, self.packet_weight, self.byte_weight
@@ -361,6 +367,7 @@ class Block:
         target = program.option_target.take(at)
         is_none = target == -1
         self._scan(rows, np.where(is_none, tested, option + 1))
+        self._ask(rows, np.minimum(option + 1, tested))
         if is_none.any():
             left = np.flatnonzero(is_none)
             their_tested = tested.take(left) if isinstance(tested, np.ndarray) else tested
@@ -451,11 +458,13 @@ class Block:
                 return self._is_type(operand, packets.destination, packets.destination_is_local, rows)
             case Predicate.RANDOM:
                 threshold = np.asarray(operand).astype(np.uint32)  # kept as int32 words
+                self._ask(rows, (threshold < PROBABILITY_ONE).astype(np.int64))
                 return (self._draw(rows) >> np.uint64(33)) < threshold
             case Predicate.TCP_FLAGS:
                 is_later = (_column(packets.state, rows) & STATE_NEW) == 0
                 return (operand >> is_later.astype(np.int64)) & 1 != 0
             case Predicate.NTH:
+                self._ask(rows)
                 numbers = self._numbers(rows)
                 return self.lookback.nth(np.broadcast_to(operand, numbers.shape), numbers)
             case Predicate.RECENT:

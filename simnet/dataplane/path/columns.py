@@ -100,6 +100,18 @@ class Crossing:
     direction: NDArray[np.int32]  # [m] link direction
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class NodePass:
+    """Nodes that packets came to at one step of the walk, and the rules that they were held against there."""
+
+    rows: NDArray[np.intp]  # [m]
+    device: NDArray[np.int32]  # [m]
+    header: Header  # as they came in
+    rules_scanned: NDArray[np.int32]  # [m] in all hooks of this pass
+    endpoint_rules_scanned: NDArray[np.int32]  # [m] of them, those that asked a `statistic` match
+    crossings_before: int  # how many of `Way.crossings` come before it
+
+
 @dataclass(slots=True, eq=False)
 class Way:
     """One direction of a batch of connections: where each packet is, then where it ended.
@@ -115,6 +127,7 @@ class Way:
     l3_hops: NDArray[np.int16]  # [n]
     links: NDArray[np.int16]  # [n]
     rules_scanned: NDArray[np.int32]  # [n]
+    endpoint_rules_scanned: NDArray[np.int32]  # [n] of them, those that asked a `statistic` match
     draws: NDArray[np.int32]  # [n] draws that this connection has used
     mark: NDArray[np.uint32]  # [n]
     in_interface: NDArray[np.int32]  # [n] id of the interface that it came in on
@@ -123,6 +136,7 @@ class Way:
     nat_hops: NDArray[np.int16]  # [n] rewrites
     passed_first_node: NDArray[np.bool_]  # [n] a reply came by the node that saw the request first
     crossings: list[Crossing]
+    passes: list[NodePass]
 
     @classmethod
     def start(cls, header: Header, place: NDArray[np.int32]) -> Way:
@@ -137,6 +151,7 @@ class Way:
             l3_hops=np.zeros(n, dtype=np.int16),
             links=np.zeros(n, dtype=np.int16),
             rules_scanned=np.zeros(n, dtype=np.int32),
+            endpoint_rules_scanned=np.zeros(n, dtype=np.int32),
             draws=np.zeros(n, dtype=np.int32),
             mark=np.zeros(n, dtype=np.uint32),
             in_interface=np.full(n, -1, dtype=np.int32),
@@ -145,6 +160,7 @@ class Way:
             nat_hops=np.zeros(n, dtype=np.int16),
             passed_first_node=np.zeros(n, dtype=np.bool_),
             crossings=[],
+            passes=[],
         )
 
     def cross(self, rows: NDArray[np.intp], direction: NDArray[np.int32]) -> None:

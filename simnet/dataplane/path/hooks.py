@@ -137,6 +137,7 @@ def pass_hook(
     )
     outcome = run_hook(network.program, hook, packets, seed=seed, state=state.netfilter, counters=state.counters)
     way.rules_scanned[rows] += outcome.rules_scanned
+    way.endpoint_rules_scanned[rows] += outcome.endpoint_rules_scanned
     way.draws[rows] = outcome.draw
     way.mark[rows] = outcome.mark
     _translate_destination(network, rows, device, outcome, way)

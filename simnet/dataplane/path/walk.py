@@ -7,6 +7,8 @@ clashes. Source: net/ipv4/ip_forward.c (TTL before FORWARD), nf_conntrack_core.c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from simnet.dataplane.forwarding.step import Step
 from simnet.dataplane.path import hooks
-from simnet.dataplane.path.columns import PENDING, ConnectionBatch, Header, Visit, Way
+from simnet.dataplane.path.columns import PENDING, ConnectionBatch, Header, NodePass, Visit, Way
 from simnet.dataplane.path.network import CLIENTS, NODE, SWITCH, Network
 from simnet.model.recording import REASONS, VERDICTS
 
@@ -166,8 +168,9 @@ class _Walk:
         step = self.look_up(rows)
         routable = (step.kind == Step.FORWARD) | (step.kind == Step.LOCAL)
         self.end_unroutable(rows[~routable], step.kind[~routable])
-        group = self.pass_hook("OUTPUT", group.keep(routable))
-        self.leave_or_deliver(group)
+        group = group.keep(routable)
+        with self.noted(group):
+            self.leave_or_deliver(self.pass_hook("OUTPUT", group))
 
     # --- arriving ------------------------------------------------------------------------------------
 
@@ -198,8 +201,9 @@ class _Walk:
         rows = self.going_on(rows, sent_here=False)
         if not rows.size:
             return
-        group = self.pass_hook("PREROUTING", self.recognise(rows, sent_here=False))
-        self.route(group)
+        group = self.recognise(rows, sent_here=False)
+        with self.noted(group):
+            self.route(self.pass_hook("PREROUTING", group))
 
     def route(self, group: _Group) -> None:
         """From PREROUTING's end: into the node through INPUT, or on through FORWARD."""
@@ -277,6 +281,20 @@ class _Walk:
         self.visits.append(
             Visit(group.rows, self.way.place[group.rows], group.before, self.way.header.take(group.rows))
         )
+
+    @contextmanager
+    def noted(self, group: _Group) -> Iterator[None]:
+        """Note that the rows pass the node where they are, and the rules that they meet there meanwhile."""
+        way, rows = self.way, group.rows
+        device, before = way.place[rows], len(way.crossings)
+        rules, endpoint_rules = way.rules_scanned[rows], way.endpoint_rules_scanned[rows]
+        yield
+        way.passes.append(
+            NodePass(
+                rows, device, group.before, way.rules_scanned[rows] - rules,
+                way.endpoint_rules_scanned[rows] - endpoint_rules, before,
+            )
+        )  # fmt: skip
 
     # --- what every step needs -----------------------------------------------------------------------
 
