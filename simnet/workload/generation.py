@@ -41,6 +41,7 @@ PACKET_COUNT = "workload/packet-count"
 PACKET_SIZE = "workload/packet-size"
 REPLY_SIZE = "workload/reply-size"
 GAP = "workload/gap"
+SERVICE = "workload/service-time"
 
 _PACKET_BLOCK = 1 << 15  # packets worked on at a time
 _LONGEST_FLOW_PS = 2**62
@@ -59,6 +60,7 @@ class Generator:
     packet_size: Law
     gap: Law
     reply_size: Law | None
+    service_time: Law | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +90,7 @@ def generator(workload: Workload) -> Generator:
         _law_of("packetSize", shape.packet_size_bytes, *sizes),
         _law_of("gap", shape.gap_ps, 0, longest_gap_ps),
         None if shape.reply_size_bytes is None else _law_of("replySize", shape.reply_size_bytes, *sizes),
+        None if workload.service is None else _law_of("service.time", workload.service.time_ps, 0, MAX_GAP_PS),
     )
 
 
@@ -183,6 +186,18 @@ def packets_of(generator: Generator, seed: int, flows: FlowBatch) -> PacketBatch
         begin = end
     first_packet_id = int(flows.first_packet[0]) if len(flows) else 0
     return PacketBatch(first_packet_id, flow, arrival_ps, size_bytes, reply_size_bytes)
+
+
+def service_times(
+    generator: Generator, seed: int, flow_id: NDArray[np.uint64], number: NDArray[np.uint64]
+) -> NDArray[np.int64]:
+    """Return how long a pod works on each packet, picoseconds: int64[n], draw `number` of the flow; 0 without a law."""
+    law = generator.service_time
+    if law is None or isinstance(law.distribution, Constant):
+        value = 0 if law is None else int(law.distribution.value)  # type: ignore[union-attr]
+        return np.full(len(flow_id), value, np.int64)
+    drawn = random_streams.bits(seed, SERVICE, flow_id, number)
+    return rounded_to_nearest(quantile(law, random_streams.open_unit_interval(drawn)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -70,3 +70,14 @@ class Left:
     waited_ps: NDArray[np.int64]  # [3, n] in queues of links, CPUs, pods
     served_ps: NDArray[np.int64]  # [3, n] in service likewise
     travelled_ps: NDArray[np.int64]  # [n] delays between stations
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Visits:
+    """Arrivals at stations that are decided for good, for who watches queues; at each station in order of arrival."""
+
+    station: NDArray[np.int32]  # [v]
+    arrival_ps: NDArray[np.int64]  # [v]
+    start_ps: NDArray[np.int64]  # [v] of service; -1: dropped, there was no room
+    end_ps: NDArray[np.int64]  # [v] of service; -1: dropped
+    size_bytes: NDArray[np.int64]  # [v] on the wire; 0 where the station is no link
