@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from simnet.config.calico_resources import NOT_MODELLED, node_of_annotations
+from simnet.config.cluster_settings import encapsulations_of
 from simnet.errors import Position, Problem
 from simnet.model.calico import (
     BGPConfiguration,
@@ -131,6 +132,12 @@ class _Inputs:
         )
         if "block_size" not in self.explicit:
             self._set(pool_block_sizes=tuple((pool.cidr, pool.block_size) for pool in usable))
+        if not {"ipip_mode", "vxlan_mode"} & self.explicit:
+            modes = [(pool.cidr, pool.ipip_mode, pool.vxlan_mode) for pool in usable]
+            wrapped = [
+                each for cidr, ipip, vxlan in modes for each in encapsulations_of([cidr], ipip.value, vxlan.value)
+            ]
+            self._set(encapsulations=tuple(wrapped))
         if "nat_outgoing" not in self.explicit:
             self._set(
                 nat_outgoing=bool(translated),

@@ -165,11 +165,9 @@ def _read_pool(source: Source, name: str, _labels: Pairs) -> IPPool | None:
     if checked is None or not checked.spec.cidr:
         return None
     spec = checked.spec
-    for field, mode in (("ipipMode", spec.ipip_mode), ("vxlanMode", spec.vxlan_mode)):
-        if mode not in ("Never", ""):
-            source.warn(
-                ("spec", field), mode, "Never: packets between nodes travel without encapsulation", NOT_MODELLED
-            )
+    if ":" in spec.cidr and spec.vxlan_mode not in ("Never", ""):
+        expected = "Never: packets between nodes travel without encapsulation over IPv6"
+        source.warn(("spec", "vxlanMode"), spec.vxlan_mode, expected, NOT_MODELLED)
     if spec.node_selector not in ("", "all()"):
         source.warn(("spec", "nodeSelector"), describe(spec.node_selector), "all()", NOT_MODELLED)
     _warn_of_unused(source, "namespaceSelector", "awsSubnetID")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from simnet.config.documents import FieldPath
 from simnet.config.experiment_models import ClusterModel, KubeProxyModel
 from simnet.config.kubernetes_fields import parse_cidr
 from simnet.config.kubernetes_source import describe
 from simnet.config.reading import Reading
-from simnet.model.calico import CalicoSettings, FabricMode, FabricSettings, Wiring
+from simnet.model.calico import CalicoSettings, Encapsulation, FabricMode, FabricSettings, Mode, Wiring
 from simnet.model.fabric import Ecmp
 from simnet.model.kube_proxy import (
     DetectLocalConfiguration,
@@ -79,12 +80,16 @@ def calico_of(model: ClusterModel, pools: tuple[str, ...], reading: Reading, pat
         reading.refuse((*path, "calico", "version"), describe(calico.version), "a release such as 3.32", "write 3.32")
         numbers = ["3", "32"]
     major, minor, patch = (*map(int, numbers), 2)[:3] if len(numbers) == 2 else tuple(map(int, numbers))
+    if "Never" not in (calico.ipip_mode, calico.vxlan_mode):
+        found = f"{calico.vxlan_mode} beside ipipMode: {calico.ipip_mode}"
+        reading.refuse((*path, "calico", "vxlanMode"), found, "one encapsulation a pool", "set one of the two to Never")
     return CalicoSettings(
         ip_pools=pools,
         block_size=calico.block_size,
         as_number=calico.as_number,
         wiring=Wiring(calico.wiring),
         nat_outgoing=calico.nat_outgoing,
+        encapsulations=encapsulations_of(pools, calico.ipip_mode, calico.vxlan_mode),
         strict_affinity=calico.strict_affinity,
         max_blocks_per_host=calico.max_blocks_per_host,
         service_cluster_ips=tuple(calico.service_cluster_ips),
@@ -94,6 +99,14 @@ def calico_of(model: ClusterModel, pools: tuple[str, ...], reading: Reading, pat
         num_allowed_local_as_numbers=calico.num_allowed_local_as_numbers,
         version=(major, minor, patch),
     )
+
+
+def encapsulations_of(pools: Iterable[str], ipip_mode: str, vxlan_mode: str) -> tuple[Encapsulation, ...]:
+    """Return how packets to IPv4 pools travel, given IPPool's two modes."""
+    kind, mode = ("ipip", Mode(ipip_mode)) if ipip_mode != "Never" else ("vxlan", Mode(vxlan_mode))
+    if mode is Mode.NEVER:
+        return ()
+    return tuple(Encapsulation(pool, kind, mode) for pool in pools if ":" not in pool)
 
 
 def fabric_of(model: ClusterModel, nodes: tuple[NodeSpec, ...], network_length: int | None) -> FabricSettings:
@@ -117,6 +130,7 @@ def fabric_of(model: ClusterModel, nodes: tuple[NodeSpec, ...], network_length: 
         spine_link_delay_ps=fabric.spine_link.delay,
         veth_rate_bps=fabric.veth.rate,
         veth_delay_ps=fabric.veth.delay,
+        mtu=fabric.mtu,
         ecmp_hash=fabric.ecmp.hash,
         ecmp_width=fabric.ecmp.width,
         ecmp_choice=fabric.ecmp.choice,

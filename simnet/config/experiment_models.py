@@ -182,6 +182,9 @@ class KubeProxyModel(FileModel):
     host: KubeProxyHostModel = KubeProxyHostModel()
 
 
+EncapsulationMode = Literal["Always", "CrossSubnet", "Never"]
+
+
 class CalicoModel(FileModel):
     """`calico:`, Calico's own names where it has them."""
 
@@ -190,6 +193,8 @@ class CalicoModel(FileModel):
     block_size: Annotated[int, _count(20, 32)] = 26
     as_number: AsNumber = 64512
     wiring: Literal["S1", "S2", "S3", "S4", "S5"] = "S2"
+    ipip_mode: EncapsulationMode = "Never"
+    vxlan_mode: EncapsulationMode = "Never"
     nat_outgoing: bool = True
     strict_affinity: bool = False
     max_blocks_per_host: Annotated[int, _count(1, 100000)] = 20
@@ -254,6 +259,7 @@ class FabricModel(FileModel):
     client_link: LinkModel = LinkModel()
     spine_link: SpineLinkModel = SpineLinkModel()
     veth: VethModel = VethModel()
+    mtu: Annotated[int, _count(576, 65535)] = 1500
     ecmp: EcmpModel = EcmpModel()
     node_ecmp: NodeEcmpModel = NodeEcmpModel()
     switch_as_number: AsNumber = 65001

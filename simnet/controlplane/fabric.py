@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from simnet.errors import InputError, Position, Problem
 from simnet.model.calico import FabricMode, FabricSettings
 from simnet.model.cluster import ClusterNode, ClusterPod
-from simnet.model.fabric import Attachment, Device, DeviceKind, Ecmp, Fabric, Link, PodAttachment, Segment
+from simnet.model.fabric import Attachment, Device, DeviceKind, Ecmp, Fabric, Link, PodAttachment, Segment, Tunnel
 from simnet.model.iptables.ruleset import IPNetwork
 from simnet.model.queues import LinkQueue
 
@@ -30,14 +30,18 @@ _SPINE_ADDRESSES = {4: ipaddress.ip_network("100.65.0.0/16"), 6: ipaddress.ip_ne
 
 
 def build_fabric(
-    nodes: Sequence[ClusterNode], pods: Sequence[ClusterPod], clients: Sequence[str], settings: FabricSettings
+    nodes: Sequence[ClusterNode],
+    pods: Sequence[ClusterPod],
+    clients: Sequence[str],
+    settings: FabricSettings,
+    tunnels: Mapping[str, tuple[Tunnel, ...]] | None = None,
 ) -> Fabric:
-    """Return the fabric of these nodes, pods and addresses of outside clients.
+    """Return the fabric of these nodes, pods and addresses of outside clients; `tunnels` by node.
 
     Devices come in this order: nodes, switches, sites of clients. Pods on the host's network have no attachment.
     Raises InputError with every contradiction found: equal names or addresses, a subnet on two leaves, no such node.
     """
-    builder = _Builder(settings)
+    builder = _Builder(settings, tunnels or {})
     builder.check(nodes, pods, clients)
     plans = builder.plan_switches(nodes)
     builder.wire_nodes(plans)
@@ -86,8 +90,8 @@ class _SwitchPlan:
 class _Builder:
     """Collects links, segments and devices; the order of its calls is the order of ids."""
 
-    def __init__(self, settings: FabricSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: FabricSettings, tunnels: Mapping[str, tuple[Tunnel, ...]]) -> None:
+        self.settings, self.tunnels = settings, tunnels
         self.links: list[Link] = []
         self.segments: dict[str, tuple[str | None, list[Attachment]]] = {}  # by name: (bridge, attachments)
         self.pods: list[PodAttachment] = []
@@ -349,7 +353,14 @@ class _Builder:
     def fabric(self, plans: Sequence[_SwitchPlan], nodes: Sequence[ClusterNode]) -> Fabric:
         settings = self.settings
         devices = [
-            Device(node.name, DeviceKind.NODE, node.addresses, node.as_number, rp_filter=node.rp_filter)
+            Device(
+                node.name,
+                DeviceKind.NODE,
+                (*node.addresses, *node.tunnel_addresses),
+                node.as_number,
+                rp_filter=node.rp_filter,
+                tunnels=self.tunnels.get(node.name, ()),
+            )
             for node in nodes
         ]
         for plan in (*plans, *self.spines):
@@ -363,6 +374,8 @@ class _Builder:
             tuple(self.pods),
             Ecmp(settings.ecmp_hash, settings.ecmp_choice, settings.ecmp_has_shared_seed, settings.ecmp_buckets),
             settings.node_ecmp,
+            settings.mtu,
+            settings.mtu - max((tunnel.extra_bytes for each in self.tunnels.values() for tunnel in each), default=0),
         )
 
 

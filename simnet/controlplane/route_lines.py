@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from simnet.model.fabric import TUNNEL_INTERFACES
 from simnet.model.fib import Fib, Route, RouteKind
+
+_TUNNELS = frozenset(TUNNEL_INTERFACES.values())  # their gateways are on no subnet of theirs
 
 
 def route_lines(fib: Fib, *, family: int = 4, local: bool = False, why: bool = False) -> list[str]:
@@ -46,6 +49,7 @@ def _lines_of(route: Route) -> Iterator[str]:
             words += ["scope", "link"]
         words += ["src", route.source] if route.source else []
         words += ["metric", str(route.metric)] if route.metric is not None else []
+        words += ["onlink"] if any(hop.gateway and hop.interface in _TUNNELS for hop in route.next_hops) else []
     else:
         # IPv6 routes always have a metric: 256 for the kernel's own, 0 in the local table, else 1024
         implied = 0 if route.kind is RouteKind.LOCAL else 256 if route.protocol == "kernel" else 1024

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from simnet.dataplane.path import walk
+from simnet.dataplane.path import hooks, walk
 from simnet.dataplane.path.columns import ConnectionBatch, Header, Way
 from simnet.dataplane.path.hooks import HookState
 from simnet.dataplane.path.wires import PathCost, path_cost
@@ -209,7 +209,9 @@ class Sender:
         compiled, callers, targets = self.compiled, self.callers, self.targets
         client, target = flows.client[flow], flows.target[flow]
         called = Header(
-            source=callers.address[client],
+            source=hooks.source_addresses(
+                self.compiled.network, callers.place[client], callers.address[client], targets.address[target]
+            ),
             destination=targets.address[target],
             source_port=flows.source_port[flow].astype(np.int32),
             destination_port=targets.port[target],
@@ -221,6 +223,7 @@ class Sender:
             origin=callers.place[client],
             header=called,
             length_bytes=packets.size_bytes[start].astype(np.int64),
+            reply_bytes=packets.reply_size_bytes[start].astype(np.int64),
         )
         network = compiled.network
         request, visits = walk.send_request(network, batch, self.state, self.seed)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from simnet.controlplane.bgp.steady import steady_fibs
+from simnet.controlplane.calico.encapsulation import tunnel_kinds, tunnels_of
 from simnet.controlplane.calico.ipam import AddressRequest, Assignment, assign_blocks
 from simnet.controlplane.fabric import build_fabric
 from simnet.controlplane.kube_proxy.generator import RuleGenerator
@@ -43,7 +44,8 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
     assignment = ready.assignment
     pods = tuple(_cluster_pod(pod) for pod in ready.pods)
     settings = replace(spec.fabric, client_networks=_client_networks(clients, spec))
-    fabric = build_fabric(nodes, pods, _client_addresses(clients, nodes, spec), settings)
+    tunnels = {node.name: tunnels_of(node, spec.calico) for node in nodes}
+    fabric = build_fabric(nodes, pods, _client_addresses(clients, nodes, spec), settings, tunnels)
     fibs = steady_fibs(
         fabric, nodes, pods, assignment.blocks, advertised_services(services, slices), spec.calico, settings
     )
@@ -99,8 +101,11 @@ def placed_objects(spec: ClusterSpec, *, clients: ClientPopulation | None = None
     scheduled = _without_shared_addresses(scheduled)
     all_pods = [*scheduled.pods, *_client_pods(clients, nodes)]
     addresses_of_node = {node.name: node.addresses for node in nodes}
+    kinds = tunnel_kinds(spec.calico)
+    ends = [(f"{kind} of {node.name}", node) for kind in kinds for node in nodes if _has_ipv4(node)]
     assignment = assign_blocks(
-        [
+        [AddressRequest(name, node.name) for name, node in ends]
+        + [
             AddressRequest(pod.key, pod.node, pod.addresses, _pool_families(spec))
             for pod in all_pods
             if not pod.host_network
@@ -109,6 +114,8 @@ def placed_objects(spec: ClusterSpec, *, clients: ClientPopulation | None = None
         spec.blocks,
         spec.used_addresses,
     )
+    given = {node.name: tuple(assignment.addresses[name][0] for name, end in ends if end is node) for node in nodes}
+    nodes = tuple(replace(node, tunnel_addresses=given[node.name]) for node in nodes)
     placed = [
         replace(
             pod,
@@ -223,6 +230,10 @@ def _with_addresses(nodes: Iterable[ClusterNode], first: str) -> Iterable[Cluste
         address = str(ipaddress.ip_address(number))
         taken.add(address)
         yield replace(node, addresses=(*node.addresses, address))
+
+
+def _has_ipv4(node: ClusterNode) -> bool:
+    return any(":" not in address for address in node.addresses)
 
 
 def _is_ip(text: str) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simnet.controlplane.calico.felix_rules import NatOutgoing
 from simnet.controlplane.kube_proxy.round_robin import RoundRobin
 from simnet.dataplane.forwarding.compile import compile_tables
+from simnet.dataplane.forwarding.tables import ForwardingTables
 from simnet.dataplane.netfilter.compiler import compile_program
 from simnet.dataplane.path.network import CLIENTS, NODE, SWITCH, Listeners, Network, listener_key
 from simnet.dataplane.path.wires import Wires, wires_of
@@ -77,9 +78,7 @@ def compile_cluster(
     veths = [program_interface[pod.interface] for pod in fabric.pods]
     version, _, _ = addresses.columns()
     network = Network(
-        forwarding=replace(
-            tables, out_interface=_renumbered(tables.out_interface, tables.interface_names, program_interface)
-        ),
+        forwarding=_with_interfaces_of(tables, program_interface),
         program=program,
         device_kind=np.array([_KINDS[device.kind] for device in fabric.devices], dtype=np.int8),
         device_host=_device_hosts(cluster, hosts),
@@ -97,13 +96,31 @@ def compile_cluster(
         cluster=cluster,
         network=network,
         addresses=addresses,
-        wires=wires_of(np.array(delays, dtype=np.int64), np.array(rates, dtype=np.int64)),
+        wires=wires_of(
+            np.array(delays, dtype=np.int64),
+            np.array(rates, dtype=np.int64),
+            tuple(sorted({0, *tables.tunnels.extra_bytes.tolist()})),
+        ),
         place_names=(
             *(device.name for device in fabric.devices),
             *(pod.pod for pod in fabric.pods),
             *(pod.key for pod in own_network),
         ),
         direction_names=tuple(fabric.direction_names()),
+    )
+
+
+def _with_interfaces_of(tables: ForwardingTables, wanted: Mapping[str, int]) -> ForwardingTables:
+    """The same tables with interfaces under the numbers that the rules use."""
+    tunnels, names = tables.tunnels, tables.interface_names
+    return replace(
+        tables,
+        out_interface=_renumbered(tables.out_interface, names, wanted),
+        tunnels=replace(
+            tunnels,
+            interface=_renumbered(tunnels.interface, names, wanted),
+            interfaces=tuple(wanted[names[number]] for number in tunnels.interfaces),
+        ),
     )
 
 
@@ -137,6 +154,7 @@ def _interface_names(cluster: Cluster) -> list[str]:
         attachment.interface for segment in cluster.fabric.segments for attachment in segment.attachments
     )
     names.update(dict.fromkeys(pod.interface for pod in cluster.fabric.pods))
+    names.update(dict.fromkeys(tunnel.interface for each in cluster.fabric.devices for tunnel in each.tunnels))
     names.setdefault("lo")
     return list(names)
 

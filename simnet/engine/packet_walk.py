@@ -8,6 +8,7 @@ Source: net/ipv4/ip_forward.c, nf_conntrack_core.c, nf_nat_core.c; docs/models/t
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 from simnet.dataplane.netfilter.packets import STATE_ESTABLISHED, STATE_INVALID, STATE_NEW
 from simnet.dataplane.path.columns import TTL_AT_START
+from simnet.dataplane.path.tunnelling import FIRST_PORT, IPIP, PORTS, VXLAN_PORT
 from simnet.engine.network import PROTOCOL_NUMBERS
 from simnet.engine.route_walk import FORWARD, LOCAL, Decision, RouteWalker
 from simnet.engine.rule_walk import (
@@ -32,7 +34,7 @@ from simnet.engine.rule_walk import (
     unlinked,
 )
 from simnet.model.cluster import Cluster
-from simnet.model.fabric import DeviceKind
+from simnet.model.fabric import DeviceKind, Tunnel
 from simnet.model.iptables.printer import rule_text
 from simnet.model.iptables.ruleset import Family, Ruleset
 from simnet.model.iptables.stop_reasons import stop_reason
@@ -54,7 +56,7 @@ class TraceStep:
 
     direction: str  # "request" or "reply"
     box: str  # device, or namespace/name of a pod
-    action: str  # "send", "rule", "rewrite", "conntrack", "route", "deliver", "stop"
+    action: str  # "send", "rule", "rewrite", "conntrack", "route", "wrap", "unwrap", "deliver", "stop"
     hook: str | None = None
     table: str | None = None
     chain: str | None = None
@@ -103,6 +105,9 @@ class Moving(NamedTuple):
     ttl: int = TTL_AT_START
     l3_hops: int = 0
     links: int = 0
+    outer: Header | None = None  # while it is in a tunnel
+    outer_ttl: int = 0
+    tunnel: Tunnel | None = None
     nat_hops: int = 0
     rules_scanned: int = 0
     draws: int = 0
@@ -137,6 +142,14 @@ class Surroundings:
     listening: Mapping[tuple[IPAddress, int, int], str]  # (address, protocol, port) -> hostNetwork pod
     node_of: Mapping[str, str]  # pod -> node
 
+    def own_source(self, origin: str, header: Header) -> IPAddress:
+        """Return a sender's source: a node's process whose route is a tunnel takes the tunnel's address."""
+        device = self.node_of.get(origin, origin)
+        if origin in self.routes.pod_of or self.routes.kinds.get(device) is not DeviceKind.NODE:
+            return header.source
+        interface = self.routes.decide(device, header.destination)[0].interface
+        return self.routes.hosts[device].tunnels.get(interface, header.source)
+
 
 def listening_pods(cluster: Cluster) -> dict[tuple[IPAddress, int, int], str]:
     """Return the pods on their node's own network, by the address, protocol and port that endpoint slices name."""
@@ -155,6 +168,21 @@ def listening_pods(cluster: Cluster) -> dict[tuple[IPAddress, int, int], str]:
                         asked = (ipaddress.ip_address(text), PROTOCOL_NUMBERS.get(port.protocol, 6), port.port)
                         found.setdefault(asked, key if key in own else by_address[text])
     return found
+
+
+def outer_header(tunnel: Tunnel, far_end: IPAddress, inner: Header) -> Header:
+    """Return the header of the packet that holds another. VXLAN's source port stands for any that the flow may get."""
+    near = ipaddress.ip_address(tunnel.underlay)
+    if tunnel.kind == "ipip":
+        return inner._replace(source=near, destination=far_end, protocol=IPIP, source_port=0, destination_port=0)
+    ends = sorted([(str(inner.source), inner.source_port), (str(inner.destination), inner.destination_port)])
+    port = FIRST_PORT + hash_of(f"{ends} {inner.protocol}") % PORTS
+    return inner._replace(source=near, destination=far_end, protocol=UDP, source_port=port, destination_port=VXLAN_PORT)
+
+
+def hash_of(text: str) -> int:
+    """Return 64 bits of a text, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 class Request:
@@ -221,7 +249,7 @@ class Request:
         kind = self.around.routes.kinds.get(packet.place)
         if kind is None or kind is DeviceKind.CLIENTS:
             yield self.ended(packet, "delivered", "", packet.place)
-        elif kind is DeviceKind.SWITCH:
+        elif kind is DeviceKind.SWITCH or (packet := self.come_out(packet)).outer is not None:
             yield from self.pass_switch(packet)
         else:
             for passed in self.hook("PREROUTING", self.recognise(packet)):
@@ -233,11 +261,24 @@ class Request:
             branch = self.likely(packet, share, step)
             if step.kind == LOCAL:
                 yield self.ended(branch, "rejected", "port closed", branch.place)
-            elif branch.ttl <= 1:
+            elif (branch.outer_ttl if branch.outer else branch.ttl) <= 1:
                 yield self.ended(branch, "lost", "ttl exceeded", branch.place)
+            elif branch.outer:
+                yield from self.follow(branch._replace(outer_ttl=branch.outer_ttl - 1), step)
             else:
                 branch = branch._replace(ttl=branch.ttl - 1, l3_hops=branch.l3_hops + 1)
                 yield from self.follow(branch, step)
+
+    def come_out(self, packet: Moving) -> Moving:
+        """Take a packet out of its tunnel if the node where it is holds the far end."""
+        routes = self.around.routes
+        if packet.outer is None or packet.tunnel is None:
+            return packet
+        mine = routes.tunnels.get((packet.place, packet.tunnel.interface))
+        if mine is None or not routes.hosts[packet.place].is_local(packet.outer.destination):
+            return packet
+        packet = packet._replace(outer=None, outer_ttl=0, tunnel=None, in_interface=mine.interface)
+        return self.told(packet, "unwrap", interface=mine.interface, ttl=packet.ttl) if self.record else packet
 
     def route(self, packet: Moving) -> Iterator[Ending]:
         """From PREROUTING's end: into the node through INPUT, or on through FORWARD."""
@@ -291,11 +332,12 @@ class Request:
 
     def decisions(self, packet: Moving) -> Iterator[tuple[Fraction, Decision]]:
         """Yield the routing decisions taken, each with its share."""
-        steps = self.around.routes.decide(packet.place, packet.header.destination)
+        seen = packet.outer or packet.header
+        steps = self.around.routes.decide(packet.place, seen.destination)
         if len(steps) == 1:
             yield ONE, steps[0]
             return
-        key = self.around.routes.ecmp_key(packet.place, packet.header)
+        key = self.around.routes.ecmp_key(packet.place, seen)
         known = next((index for held, size, index in packet.chosen if (held, size) == (key, len(steps))), None)
         if known is not None:  # the hash of the same packet is the same hash
             yield ONE, steps[known]._replace(choices=1)
@@ -310,7 +352,8 @@ class Request:
         kept = packet.kept
         if self.around.routes.hashes_addresses_alone(packet.place):
             kept = (*kept, (packet.place, step.route))
-        chosen = (*packet.chosen, (self.around.routes.ecmp_key(packet.place, packet.header), step.choices, step.member))
+        key = self.around.routes.ecmp_key(packet.place, packet.outer or packet.header)
+        chosen = (*packet.chosen, (key, step.choices, step.member))
         return packet._replace(probability=packet.probability * share, draws=packet.draws + 1, kept=kept, chosen=chosen)
 
     def follow(self, packet: Moving, step: Decision) -> Iterator[Ending]:
@@ -323,6 +366,17 @@ class Request:
                 packet, "route", route=step.route, interface=step.interface, wires=step.wires, ttl=packet.ttl,
                 probability=float(step.share) if step.choices > 1 else None,
             )  # fmt: skip
+        if step.tunnel is not None and step.far_end is not None:
+            packet = packet._replace(
+                outer=outer_header(step.tunnel, step.far_end, packet.header),
+                outer_ttl=TTL_AT_START if step.tunnel.kind == "vxlan" else packet.ttl,
+                tunnel=step.tunnel,
+            )
+            if self.record:
+                packet = self.told(packet, "wrap", interface=step.interface, after=str(packet.outer))
+            for share, outward in self.decisions(packet):
+                yield from self.follow(self.likely(packet, share, outward), outward)
+            return
         moved = packet._replace(
             place=step.next_place, in_interface=step.in_interface, links=packet.links + len(step.wires)
         )

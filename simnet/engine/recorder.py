@@ -183,7 +183,8 @@ class Recorder:
         for crossing in way.crossings:
             kept = measured[crossing.rows]
             rows = crossing.rows[kept]
-            _tally(self._link, crossing.direction[kept], packets[rows], size_bytes[rows])
+            carried = size_bytes[rows] + packets[rows] * crossing.extra_bytes[kept]
+            _tally(self._link, crossing.direction[kept], packets[rows], carried)
 
     def _count_hops(
         self,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from simnet.dataplane.forwarding.groups import bucket_table, member_shares
 from simnet.engine.rule_walk import Header, Host, IPAddress
-from simnet.model.fabric import Attachment, Fabric, Segment
+from simnet.model.fabric import Attachment, Fabric, Segment, Tunnel
 from simnet.model.fib import Fib, NextHop, Route, RouteKind
 
 LOCAL, FORWARD, NO_ROUTE, NO_NEIGHBOUR = "local", "forward", "no route", "no neighbour"
@@ -32,6 +32,8 @@ class Decision(NamedTuple):
     choices: int = 1  # next hops, of which this is one
     member: int = 0  # its position among them
     share: Fraction = Fraction(1)  # of random flows that take it
+    tunnel: Tunnel | None = None  # FORWARD, but where to the outer header decides
+    far_end: IPAddress | None = None  # the outer destination
 
 
 class RouteWalker:
@@ -40,7 +42,7 @@ class RouteWalker:
     def __init__(self, fabric: Fabric, fibs: Mapping[str, Fib]) -> None:
         self.fabric, self.fibs = fabric, fibs
         self.kinds = {device.name: device.kind for device in fabric.devices}
-        self.hosts = {device.name: Host(device.addresses) for device in fabric.devices}
+        self.hosts = {device.name: Host(device.addresses, device.tunnels) for device in fabric.devices}
         self.rp_filters = {device.name: device.rp_filter for device in fabric.devices}
         self.pod_of = {pod.pod: pod for pod in fabric.pods}
         self._directions = fabric.direction_names()
@@ -54,6 +56,10 @@ class RouteWalker:
                 self.interface_of.setdefault(end.device, end.interface)
                 for address in end.addresses:
                     self._answers[segment.name, ipaddress.ip_address(address)] = end
+        self.tunnels = {(device.name, end.interface): end for device in fabric.devices for end in device.tunnels}
+        self._far_ends = {
+            ipaddress.ip_address(end.address): ipaddress.ip_address(end.underlay) for end in self.tunnels.values()
+        }
         self._tables: dict[str, dict[tuple[int, int], dict[int, Route]]] = {}
         self._known: dict[tuple[str, IPAddress], list[Decision]] = {}
 
@@ -118,6 +124,13 @@ class RouteWalker:
     def _follow(self, device: str, destination: IPAddress, hop: NextHop, text: str, choices: int) -> Decision:
         told = f"{text} via {hop.gateway} dev {hop.interface}" if hop.gateway else f"{text} dev {hop.interface}"
         answering = ipaddress.ip_address(hop.gateway) if hop.gateway else destination
+        tunnel = self.tunnels.get((device, hop.interface))
+        if tunnel is not None:
+            far = answering if tunnel.kind == "ipip" else self._far_ends.get(answering)
+            if far is not None:
+                return Decision(
+                    FORWARD, interface=hop.interface, route=told, choices=choices, tunnel=tunnel, far_end=far
+                )
         pod = self._veths.get((device, hop.interface))
         if pod is not None and any(ipaddress.ip_address(each) == answering for each in pod.addresses):
             wire = self._direction(pod.link, device)

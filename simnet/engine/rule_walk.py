@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from simnet.dataplane.netfilter.executor import HOOK_TABLES
 from simnet.dataplane.netfilter.packets import STATE_BITS, STATE_DNAT, STATE_NEW
 from simnet.dataplane.netfilter.predicates import MODULE_PROTOCOLS
 from simnet.errors import InputError, Position, Problem
+from simnet.model.fabric import Tunnel
 from simnet.model.iptables.ruleset import (
     PROBABILITY_ONE,
     AddressTypeMatch,
@@ -289,7 +290,7 @@ class RuleWalker:
                 state = now.packet.state | (STATE_DNAT if changed != header else 0)
                 moved = now.packet._replace(header=changed, state=state)
                 return now._replace(packet=moved, dnat=True, chain=chain.name, rule=rule)
-        source = own.primary(header.source.version) or header.source
+        source = own.tunnels.get(now.packet.out_interface) or own.primary(header.source.version) or header.source
         if isinstance(target, Snat):
             source = ipaddress.ip_address(target.address)
         assert isinstance(target, Snat | Masquerade)
@@ -435,7 +436,8 @@ class _Way(NamedTuple):
 class Host:
     """Which addresses a host has, as `addrtype` and MASQUERADE ask."""
 
-    def __init__(self, addresses: tuple[str, ...]) -> None:
+    def __init__(self, addresses: tuple[str, ...], tunnels: Iterable[Tunnel] = ()) -> None:
+        self.tunnels = {tunnel.interface: ipaddress.ip_address(tunnel.address) for tunnel in tunnels}
         self.addresses = [ipaddress.ip_address(address) for address in addresses]
         self._own = frozenset(self.addresses)
         self.networks = [ipaddress.ip_network(address) for address in self.addresses]

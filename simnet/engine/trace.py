@@ -199,6 +199,7 @@ class Tracer:
         header = Header(sender.address, sender.port or SOURCE_PORT, to.address, to.port or 0, number)
         chance = Chance(None if all else seed)
         around, origin = self.surroundings(sender, RuleWalker(chance, skip_unknown=self.skip_unknown))
+        header = header._replace(source=around.own_source(origin, header))
         outcomes = tuple(self._connections(around, origin, header))
         return Trace(source, destination, protocol, None, all, seed, outcomes)
 

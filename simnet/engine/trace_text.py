@@ -87,6 +87,10 @@ def step_text(step: TraceStep) -> str:
             if step.probability is not None:
                 told += f"   [1 of {round(1 / step.probability)} next hops, chance {step.probability:.6g}]"
             return told + (f", ttl {step.ttl}" if step.ttl is not None else "")
+        case "wrap":
+            return f"{'tunnel':<11} {step.interface}: {step.after}"
+        case "unwrap":
+            return f"{'tunnel':<11} {step.interface}: taken out, ttl {step.ttl}"
         case "stop":
             return f"{'stopped':<11} {step.reason}, {step.after}, ttl {step.ttl}"
     return f"{step.action:<11} {step.after}, ttl {step.ttl}"

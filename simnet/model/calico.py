@@ -30,9 +30,26 @@ class FabricMode(Enum):
     BRIDGED = "bridged"  # one subnet; the switch bridges it and has an address in it
 
 
+class Mode(Enum):
+    """When packets between nodes are wrapped: IPPool.ipipMode and vxlanMode."""
+
+    NEVER = "Never"
+    ALWAYS = "Always"
+    CROSS_SUBNET = "CrossSubnet"
+
+
+@dataclass(frozen=True, slots=True)
+class Encapsulation:
+    """How packets to a pool's addresses travel between nodes."""
+
+    pool: str  # CIDR
+    kind: str  # "ipip", "vxlan"
+    mode: Mode
+
+
 @dataclass(frozen=True, slots=True)
 class CalicoSettings:
-    """IP pools and BGP of a cluster without encapsulation."""
+    """IP pools and BGP of a cluster."""
 
     ip_pools: tuple[str, ...] = ("192.168.0.0/16",)
     block_size: int = 26  # prefix length of an IPv4 block
@@ -52,6 +69,7 @@ class CalicoSettings:
     pool_block_sizes: tuple[tuple[str, int], ...] = ()  # (pool, prefix length of its blocks)
     nat_outgoing_pools: tuple[str, ...] | None = None  # None: all of them, where nat_outgoing is on
     unexported_pools: tuple[str, ...] = ()  # disableBGPExport
+    encapsulations: tuple[Encapsulation, ...] = ()  # of pools whose ipipMode or vxlanMode is not Never
 
     @property
     def has_route_metrics(self) -> bool:
@@ -92,6 +110,7 @@ class FabricSettings:
     client_link_queue: LinkQueue | None = None
     spine_link_queue: LinkQueue | None = None
     veth_queue: LinkQueue | None = None
+    mtu: int = 1500  # of every link; what a tunnel adds is taken off on nodes and pods
     ecmp_hash: str = "l4"  # of switches: "l3", "l4", "symmetric"
     ecmp_width: int = 16
     ecmp_choice: str = "modulo"  # of switches: "modulo", "hash-threshold" (RFC 2992), "resilient", "hrw"
@@ -113,14 +132,6 @@ class AdvertisedService:
     is_local: bool = False  # externalTrafficPolicy: Local
     ready_nodes: frozenset[str] = frozenset()  # nodes with a ready endpoint
     endpoint_nodes: frozenset[str] = frozenset()  # nodes with any endpoint
-
-
-class Mode(Enum):
-    """When packets between nodes are wrapped: IPPool.ipipMode and vxlanMode."""
-
-    NEVER = "Never"
-    ALWAYS = "Always"
-    CROSS_SUBNET = "CrossSubnet"
 
 
 @dataclass(frozen=True, slots=True)

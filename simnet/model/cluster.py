@@ -27,6 +27,7 @@ class ClusterNode:
     cpus: int = 4
     as_number: int = 64512
     rp_filter: str = "none"  # net.ipv4.conf.*.rp_filter: "none", "strict", "loose"
+    tunnel_addresses: tuple[str, ...] = ()  # of tunl0, of vxlan.calico, where there are such
 
 
 @dataclass(frozen=True, slots=True)

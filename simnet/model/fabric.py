@@ -23,6 +23,21 @@ class DeviceKind(Enum):
     CLIENTS = "clients"  # sends and receives only
 
 
+TUNNEL_INTERFACES = {"ipip": "tunl0", "vxlan": "vxlan.calico"}
+TUNNEL_BYTES = {"ipip": 20, "vxlan": 50}  # of the outer headers: IPv4; IPv4, UDP, VXLAN and the inner Ethernet header
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A node's end of its tunnels to all other nodes."""
+
+    kind: str  # "ipip", "vxlan"
+    interface: str
+    address: str  # on the interface: what packets of the node itself have as source
+    underlay: str  # the node's address that outer headers carry
+    extra_bytes: int  # that it adds to a packet
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """A vertex of the fabric."""
@@ -33,6 +48,7 @@ class Device:
     as_number: int | None = None
     role: str = ""  # of a switch: "tor", "leaf", "spine"; "route-reflector"
     rp_filter: str = "none"  # of a node: "none", "strict", "loose"
+    tunnels: tuple[Tunnel, ...] = ()  # of a node; their addresses are among `addresses`
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,8 @@ class Fabric:
     pods: tuple[PodAttachment, ...]
     switch_ecmp: Ecmp = SWITCH_ECMP
     node_ecmp: Ecmp = NODE_ECMP
+    mtu: int = 1500  # of every link
+    pod_mtu: int = 1500  # of the interfaces of pods, at both ends
 
     def ecmp_of(self, kind: DeviceKind) -> Ecmp:
         """How a device of this kind chooses among next hops."""

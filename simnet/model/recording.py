@@ -168,6 +168,7 @@ REASONS = (
     "filter reject",
     "port closed",  # delivered to a host or pod where nothing listens
     "reverse path filter",  # a node's own address as source, or rp_filter: no route back by that interface, or none
+    "fragmentation needed",  # larger than the next link or tunnel takes, and not to be fragmented
     "ttl exceeded",  # a loop, or a path longer than the TTL
     "invalid state",  # conntrack INVALID
     "reply bypassed translation",  # the reply did not pass the node that had translated the request

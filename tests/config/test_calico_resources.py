@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from simnet.config.cluster_file import load_cluster_spec
 from simnet.config.manifests import load_objects
+from simnet.controlplane.route_lines import route_lines
 from simnet.engine.materialise import materialise
 from simnet.errors import InputError
 from simnet.model.calico import (
@@ -18,12 +20,14 @@ from simnet.model.calico import (
     BGPPeer,
     BlockAffinity,
     CalicoNode,
+    Encapsulation,
     IPAMBlock,
     IPPool,
     Mode,
     Wiring,
 )
 from simnet.model.cluster import Block
+from simnet.model.kubernetes import Pod
 
 
 def _file(folder: Path, text: str, name: str = "calico.yaml") -> Path:
@@ -242,18 +246,45 @@ def test_what_is_read_and_not_modelled_is_a_warning(tmp_path: Path, shared_cases
     reflector = shared_cases / "real/calico/confd-explicit-rr/mock_data/calicoctl/explicit_peering/route_reflector"
     fields = [str(warning.field) for warning in load_cluster_spec(reflector / "input.yaml").objects.warnings]
     for name in (
-        "IPPool ippool-1: spec.ipipMode", "Node kube-master: spec.bgp.routeReflectorClusterID",
-        "BGPPeer bgppeer-1", "BGPPeer bgppeer-v6", "BGPPeer bgppeer-other-nodes", "nodeToNodeMeshEnabled",
+        "Node kube-master: spec.bgp.routeReflectorClusterID", "BGPPeer bgppeer-1", "BGPPeer bgppeer-v6",
+        "BGPPeer bgppeer-other-nodes", "nodeToNodeMeshEnabled",
     ):  # fmt: skip
         assert name in fields
     peer = load_objects([_file(tmp_path, _peer(65001, ", localASNumber: 64999"))])
     assert [warning.field for warning in peer.warnings] == ["BGPPeer tor: spec.localASNumber"]
     pool = _resource("IPPool", "p", "{cidr: 10.1.0.0/16, vxlanMode: CrossSubnet, nodeSelector: zone == 'x'}")
     spec = load_cluster_spec(_file(tmp_path, pool))
-    assert [warning.field for warning in spec.objects.warnings] == [
-        "IPPool p: spec.vxlanMode", "IPPool p: spec.nodeSelector",
-    ]  # fmt: skip
+    assert [warning.field for warning in spec.objects.warnings] == ["IPPool p: spec.nodeSelector"]
+    six = _resource("IPPool", "six", "{cidr: 'fd10::/64', vxlanMode: Always}")
+    assert [w.field for w in load_objects([_file(tmp_path, six)]).warnings] == ["IPPool six: spec.vxlanMode"]
     assert next(each.value for each in spec.objects.calico).vxlan_mode is Mode.CROSS_SUBNET  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("case", "tunnel"), [("ipip-always", "dev tunl0"), ("ipip-cross-subnet", "dev eth0"), ("ipip-off", "dev eth0")]
+)
+def test_a_pools_modes_make_tunnels(shared_cases: Path, case: str, tunnel: str) -> None:
+    """Three nodes of one /16, for which calico/node's own tests rendered the three modes."""
+    real = shared_cases / "real/calico/confd-mesh-ipip/mock_data/calicoctl/mesh" / case / "input.yaml"
+    spec = load_cluster_spec(real)
+    assert not [w for w in spec.objects.warnings if "ipip" in w.field]
+    pods = tuple(
+        Pod("d", f"p{i}", node_name=name) for i, name in enumerate(("kube-master", "kube-node-1", "kube-node-2"))
+    )
+    cluster = materialise(replace(spec, objects=replace(spec.objects, pods=pods)))
+    far = [line for line in route_lines(cluster.fibs["kube-master"]) if "/26 via" in line]
+    assert len(far) == 2
+    assert all(tunnel in line for line in far)
+
+
+@pytest.mark.parametrize("key", ["ipipMode", "vxlanMode"])
+def test_the_short_form_has_the_modes_too(tmp_path: Path, key: str) -> None:
+    text = "schema: simnet/v1\nnodes: {{count: 2}}\ncalico: {{ipPool: 10.244.0.0/16, {}}}\n"
+    spec = load_cluster_spec(_file(tmp_path, text.format(f"{key}: CrossSubnet"), "short.yaml"))
+    assert spec.calico.encapsulations == (Encapsulation("10.244.0.0/16", key[:-4].lower(), Mode.CROSS_SUBNET),)
+    both = _file(tmp_path, text.format("ipipMode: Always, vxlanMode: Always"), "both.yaml")
+    with pytest.raises(InputError, match=r"both.yaml:3: calico.vxlanMode\n  found:    Always beside ipipMode: Always"):
+        load_cluster_spec(both)
 
 
 def test_what_the_short_form_writes_out_counts_before_the_resources(tmp_path: Path) -> None:

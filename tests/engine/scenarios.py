@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from simnet.model.calico import CalicoSettings, FabricMode, FabricSettings, Wiring
+from simnet.model.calico import CalicoSettings, Encapsulation, FabricMode, FabricSettings, Mode, Wiring
 from simnet.model.kube_proxy import KubeProxyConfiguration, KubeProxyIPTablesConfiguration
 from simnet.model.kubernetes import (
     ContainerPort,
@@ -170,10 +170,20 @@ def scenarios(draw):
         "service_cluster_ips": ("10.96.0.0/12", "fd96::/108") if draw(st.booleans()) else (),
         "nat_outgoing": draw(st.booleans()),
     }
+    wrapped = draw(st.sampled_from([None, None, "ipip", "vxlan"]))
+    if wrapped is not None and family == 4:
+        mode = draw(st.sampled_from([Mode.ALWAYS, Mode.CROSS_SUBNET]))
+        advertised["encapsulations"] = (Encapsulation("192.168.0.0/16", wrapped, mode),)
+    shape = draw(flow_shapes(protocol))
+    alike = all(
+        size is None or isinstance(size, Constant) for size in (shape.packet_size_bytes, shape.reply_size_bytes)
+    )
+    # a flow's packets share the fate of its first, so an MTU matters here only where their sizes are alike
+    fabric = replace(draw(fabrics()), mtu=draw(st.sampled_from([1500, 1500, 1049, 1020, 826])) if alike else 65535)
     spec = cluster(
         node_specs, pods, [web, service("other", type="NodePort")],
         wiring=draw(st.sampled_from([Wiring.S1, Wiring.S1, Wiring.S2, Wiring.S3, Wiring.S4, Wiring.S5])),
-        fabric=draw(fabrics()), calico=advertised,
+        fabric=fabric, calico=advertised,
         kube_proxy=KubeProxyConfiguration(
             cluster_cidr=draw(st.sampled_from(["192.168.0.0/16,fd10::/64", ""])),
             iptables=KubeProxyIPTablesConfiguration(masquerade_all=draw(st.integers(0, 5)) == 0),
@@ -187,7 +197,7 @@ def scenarios(draw):
     return scenario(
         spec, entry, protocol=protocol, choice=choice,
         clients=draw(client_populations(names, pods, family)),
-        shape=draw(flow_shapes(protocol)),
+        shape=shape,
         arrivals=Deterministic(37.3)
         if counts
         else draw(st.sampled_from([Poisson(100.0), Poisson(3.0), Deterministic(50.0)])),

@@ -39,7 +39,12 @@ def vectorised(compiled, origin, source, target, port, protocol, *, flows, seed)
         np.full(flows, protocol, np.uint8),
     )
     batch = ConnectionBatch(
-        numbers, np.zeros(flows, np.int64), np.full(flows, origin, np.int32), header, np.full(flows, 60)
+        numbers,
+        np.zeros(flows, np.int64),
+        np.full(flows, origin, np.int32),
+        header,
+        np.full(flows, 60),
+        np.full(flows, 60),
     )
     state = HookState.at_start(compiled.network.program)
     way, visits = send_request(compiled.network, batch, state, seed)

@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+from dataclasses import replace
 from fractions import Fraction
 
 from simnet.model.fabric import DeviceKind
@@ -13,7 +14,8 @@ WORD = 2**64
 def decide(fabric, fibs, device, source, destination, source_port, destination_port, protocol, seed):
     """Return (kind, next place's name, wires, interface): what the device does with this packet.
 
-    Wires are link directions; kind is one of local, forward, blackhole, unreachable, no route, no neighbour.
+    Wires are link directions; kind is one of local, forward, tunnel, blackhole, unreachable, no route, no neighbour. Of
+    a tunnel the place is (the device's end, address of the far end's node).
     """
     held = next(each for each in fabric.devices if each.name == device)
     address = ipaddress.ip_address(destination)
@@ -30,6 +32,13 @@ def decide(fabric, fibs, device, source, destination, source_port, destination_p
         five = (source, destination, source_port, destination_port, protocol)
         number = flow_hash(fabric, held, *five, seed)
         hop = choose(fabric.ecmp_of(held.kind), number, route.next_hops)
+    for tunnel in held.tunnels:
+        if tunnel.interface == hop.interface:
+            far = hop.gateway
+            if tunnel.kind == "vxlan":
+                ends = {end.address: end.underlay for each in fabric.devices for end in each.tunnels}
+                far = ends[hop.gateway]
+            return "tunnel", (tunnel, far), (), hop.interface
     answers = hop.gateway or destination
     for pod in fabric.pods:
         if pod.node == device and pod.interface == hop.interface and answers in pod.addresses:
@@ -120,6 +129,13 @@ def flow_hash(fabric, device, source, destination, source_port, destination_port
         number = (number + protocol * 0x9E3779B97F4A7C15) % WORD
     key = 0 if ecmp.has_shared_seed else named(device.name)
     return mix(number ^ mix(key ^ seed % WORD))
+
+
+def vxlan_port(fabric, device, source, destination, source_port, destination_port, protocol, seed):
+    """The outer UDP source port that a flow has, the same for both its directions but for the node's own seed."""
+    both_ways = replace(fabric, node_ecmp=replace(fabric.node_ecmp, hash="symmetric"))
+    five = (source, destination, source_port, destination_port, protocol)
+    return 32768 + (flow_hash(both_ways, device, *five, seed) >> 32) % 28232
 
 
 def named(text):

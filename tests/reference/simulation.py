@@ -90,7 +90,10 @@ class Packet:
     reason: str = ""
     sent_ps: int = 0
     ended_ps: int = 0
-    wires: list = field(default_factory=list)
+    wires: list = field(default_factory=list)  # (wire, bytes that a tunnel added)
+    outer: Header | None = None  # while it is in a tunnel
+    outer_ttl: int = 0
+    tunnel: object = None
 
     def end(self, verdict, reason, now_ps):
         self.verdict, self.reason, self.ended_ps = verdict, reason, now_ps
@@ -128,6 +131,7 @@ class Simulation:
         rulesets, self.host = _host_rulesets(cluster, scenario.cluster, scenario.run.statistic_mode)
         self.addresses = AddressTable()
         self.interfaces = ["lo", *self.fabric_interface.values(), *(pod.interface for pod in fabric.pods)]
+        self.interfaces += [tunnel.interface for device in fabric.devices for tunnel in device.tunnels]
         for ruleset in rulesets:
             for table in ruleset.tables.values():
                 for chain in table.chains.values():
@@ -152,6 +156,7 @@ class Simulation:
         for each in made:
             name, origin, address = self.callers[each.client]
             target, port = self.targets[each.target]
+            address = self.source_of(origin, address, target)
             flow = Flow(
                 each, generator.workload.protocol, name, origin, Header(address, each.source_port, target, port), target
             )
@@ -161,6 +166,15 @@ class Simulation:
         for flow in self.flows:
             self.account(flow)
         return self
+
+    def source_of(self, origin, address, target):
+        """A process of a node takes the address of the interface that its route leaves by, where that is a tunnel."""
+        node = self.devices.get(self.host_pods[origin].node if origin in self.host_pods else origin)
+        if node is None or node.kind is not DeviceKind.NODE:
+            return address
+        asked = (node.name, address, target, 0, 0, 0)
+        kind, following, _, _ = forwarding.decide(self.cluster.fabric, self.cluster.fibs, *asked, self.seed)
+        return following[0].address if kind == "tunnel" else address
 
     def send_flow(self, flow, has_replies):
         for number, (at_ps, size_bytes, reply_bytes) in enumerate(flow.made.packets):
@@ -191,6 +205,9 @@ class Simulation:
             if packet.header.source == packet.header.destination:  # over the pod's loopback
                 packet.end("delivered", "", self.env.now)
                 return
+            if packet.size_bytes > self.cluster.fabric.pod_mtu:
+                packet.end("dropped", "fragmentation needed", self.env.now)
+                return
             pod = self.veths[packet.place]
             wire = forwarding.direction(self.cluster.fabric, pod.link, pod.pod)
             packet.in_interface = pod.interface
@@ -201,24 +218,53 @@ class Simulation:
             if self.devices[packet.place].kind is DeviceKind.NODE:
                 yield from self.node(packet, sent_here=True)
             else:
-                yield from self.follow(packet, self.route(packet))
+                step = self.route(packet)
+                if self.fits(packet, step):
+                    yield from self.follow(packet, step)
         while not packet.verdict:
             device = self.devices.get(packet.place)
             if device is None or device.kind is DeviceKind.CLIENTS:
                 packet.end("delivered", "", self.env.now)
-            elif device.kind is DeviceKind.SWITCH:
-                step = self.route(packet)
-                if step[0] == "local" or self.spend_ttl(packet):
-                    yield from self.follow(packet, step)
+            elif device.kind is DeviceKind.SWITCH or (packet.outer and not self.comes_out(packet, device)):
+                yield from self.switch(packet)
             else:
                 yield from self.node(packet, sent_here=False)
 
+    def switch(self, packet):
+        """Route a packet, or the outer one that holds it, at a box that looks at nothing else."""
+        step = self.route(packet)
+        if step[0] == "local" or (self.fits(packet, step) and self.spend_ttl(packet)):
+            yield from self.follow(packet, step)
+
+    def comes_out(self, packet, node):
+        """Take a packet out of its tunnel if this is the far end."""
+        mine = [tunnel for tunnel in node.tunnels if tunnel.kind == packet.tunnel.kind]
+        if packet.outer.destination not in node.addresses or not mine:
+            return False
+        packet.outer = packet.tunnel = None
+        packet.in_interface = mine[0].interface
+        return True
+
+    def fits(self, packet, step):
+        """False, and the packet's end, where it is too large for the interface that it would leave by."""
+        kind, following, _, _ = step
+        if packet.outer or kind not in ("forward", "tunnel") or packet.ttl <= 1:
+            return True
+        fabric = self.cluster.fabric
+        mtu = fabric.pod_mtu if following in self.veths else fabric.mtu
+        if kind == "tunnel":
+            mtu = fabric.mtu - following[0].extra_bytes
+        if packet.size_bytes > mtu:
+            packet.end("dropped", "fragmentation needed", self.env.now)
+        return packet.size_bytes <= mtu
+
     def route(self, packet):
         """(kind, next place, wires, interface), by the FIB of the box where the packet is."""
-        header = packet.header
+        header, protocol = packet.header, packet.flow.protocol
+        if packet.outer:
+            header, protocol = packet.outer, 4 if packet.tunnel.kind == "ipip" else 17
         asked = (
-            packet.place, header.source, header.destination, header.source_port, header.destination_port,
-            packet.flow.protocol,
+            packet.place, header.source, header.destination, header.source_port, header.destination_port, protocol,
         )  # fmt: skip
         if asked not in self.routes:
             self.routes[asked] = forwarding.decide(self.cluster.fabric, self.cluster.fibs, *asked, self.seed)
@@ -226,6 +272,18 @@ class Simulation:
 
     def follow(self, packet, step):
         kind, following, wires, _ = step
+        if kind == "tunnel":
+            packet.tunnel, far = following
+            ports = (0, 0)
+            packet.outer_ttl = packet.ttl
+            if packet.tunnel.kind == "vxlan":
+                inner, node = packet.header, self.devices[packet.place]
+                five = (inner.source, inner.destination, inner.source_port, inner.destination_port)
+                port = forwarding.vxlan_port(self.cluster.fabric, node, *five, packet.flow.protocol, self.seed)
+                ports, packet.outer_ttl = (port, 4789), 64
+            packet.outer = Header(packet.tunnel.underlay, ports[0], far, ports[1])
+            yield from self.follow(packet, self.route(packet))
+            return
         if kind != "forward":
             packet.end(*UNROUTABLE[kind], self.env.now)
             return
@@ -235,16 +293,20 @@ class Simulation:
     def cross(self, packet, wires, following):
         for wire in wires:
             link = self.cluster.fabric.links[wire // 2]
-            packet.wires.append(wire)
+            extra = packet.tunnel.extra_bytes if packet.outer else 0
+            packet.wires.append((wire, extra))
             packet.links += 1
-            bits = 8 * packet.size_bytes * S
+            bits = 8 * (packet.size_bytes + extra) * S
             yield self.env.timeout(link.delay_ps + -(-bits // link.rate_bps))
         packet.place = following
 
     def spend_ttl(self, packet):
-        if packet.ttl <= 1:
+        if (packet.outer_ttl if packet.outer else packet.ttl) <= 1:
             packet.end("lost", "ttl exceeded", self.env.now)
             return False
+        if packet.outer:
+            packet.outer_ttl -= 1
+            return True
         packet.ttl -= 1
         packet.l3_hops += 1
         return True
@@ -253,14 +315,14 @@ class Simulation:
 
     def node(self, packet, sent_here):
         """PREROUTING or OUTPUT, the routing decision, FORWARD or INPUT, POSTROUTING."""
-        if sent_here and self.route(packet)[0] not in ("forward", "local"):
+        if sent_here and self.route(packet)[0] not in ("forward", "tunnel", "local"):
             yield from self.follow(packet, self.route(packet))
             return
         entry, is_fresh, is_answer = self.recognise(packet)
         if not self.hook("OUTPUT" if sent_here else "PREROUTING", packet, entry, is_fresh, is_answer, ""):
             return
         step = self.route(packet)
-        if not sent_here and step[0] in ("local", "forward") and forwarding.is_martian(
+        if not sent_here and step[0] in ("local", "forward", "tunnel") and forwarding.is_martian(
             self.cluster.fabric, self.cluster.fibs, packet.place, packet.in_interface, packet.header.source
         ):  # fmt: skip
             packet.end("dropped", "reverse path filter", self.env.now)
@@ -272,7 +334,9 @@ class Simulation:
                 self.leave(packet, entry, is_fresh, is_answer)
                 self.deliver(packet)
             return
-        if step[0] == "forward":
+        if step[0] in ("forward", "tunnel"):
+            if not self.fits(packet, step):
+                return
             if not sent_here and not self.spend_ttl(packet):
                 return
             if not sent_here and not self.hook("FORWARD", packet, entry, is_fresh, is_answer, step[3]):
@@ -350,6 +414,7 @@ class Simulation:
         if host is None:
             return True
         own = next(each for each in device.addresses if (":" in each) == (family is rs.Family.IPV6))
+        leaving = next((each.address for each in device.tunnels if each.interface == out_interface), own)
         state = 8 if entry is None else 2 if is_answer or entry.replied else 1
         for table in TABLES[name]:
             if (table == "nat" and not is_fresh) or self.rules.rulesets[host].chain(table, name) is None:
@@ -375,7 +440,7 @@ class Simulation:
                 entry.destination = (address, out.destination_port)
                 self.rewrite_destination(packet, entry.destination)
             if out.snat_kind:
-                address = own if out.snat_kind == 1 else self.addresses.text(out.snat_source)
+                address = leaving if out.snat_kind == 1 else self.addresses.text(out.snat_source)
                 entry.source = (address, self.source_port(packet, out))
                 self.rewrite_source(packet, entry.source)
             if out.verdict > 2:
@@ -467,8 +532,9 @@ class Simulation:
             if packet.verdict == "delivered":
                 add(self.hops["reply", packet.l3_hops, packet.links], packet)
         for packet in (*flow.requests, *flow.replies):
-            for wire in packet.wires:
+            for wire, extra in packet.wires:
                 add(self.links[wire], packet)
+                self.links[wire][2] += extra
 
     def packet_rows(self):
         """The rows of the packets table."""

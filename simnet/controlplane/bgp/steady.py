@@ -5,7 +5,7 @@ which of a thousand nodes asks - and Route objects are shared between boxes. `co
 passing messages; a test holds the two together.
 
 Modelled: wirings S1 to S5 on one switch and on leaf-spine, without encapsulation; own blocks as blackholes, borrowed
-addresses, service prefixes, next hops resolved over the connected segment or the gateway. Left out: tunnels, BGPFilter,
+addresses, service prefixes, next hops resolved over the connected segment or the gateway, tunnels. Left out: BGPFilter,
 route reflectors among nodes, subnets of spine links in other switches' tables.
 Source: projectcalico/calico, confd templates bird.cfg, bird_aggr.cfg, bird_ipam.cfg; RFC 4271, 4456;
 docs/models/routing.md.
@@ -19,15 +19,17 @@ from dataclasses import dataclass
 
 from simnet.controlplane.bgp.topology import Topology
 from simnet.controlplane.calico.advertisement import Advertisement, service_advertisements
+from simnet.controlplane.calico.encapsulation import Wrapping
 from simnet.model.calico import AdvertisedService, CalicoSettings, FabricSettings, Wiring
 from simnet.model.cluster import Block, ClusterNode, ClusterPod
-from simnet.model.fabric import DeviceKind, Fabric
+from simnet.model.fabric import TUNNEL_INTERFACES, DeviceKind, Fabric
 from simnet.model.fib import Fib, NextHop, Route, RouteKind
 from simnet.model.iptables.ruleset import IPNetwork
 
 _METRIC_IBGP = 1024  # 2147483647 - LOCAL_PREF, and LOCAL_PREF is 2147483647 - 1024 (buildExportFilter)
 _METRIC_EBGP = 2147483547  # LOCAL_PREF 100 where the path brings none
 _METRIC_POD = 1024
+_FELIX = "80"  # routing protocol number, as `ip route` prints it
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class _Plan:
         self._learned: dict[tuple[object, ...], Route] = {}
         self._blackholes: dict[IPNetwork, Route] = {}
         self._remote: dict[tuple[object, ...], list[tuple[str, Route]]] = {}  # by AS and role
+        self.wrapping = Wrapping.of(calico, settings)
         self._tellers_of: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {}
 
     # --- nodes
@@ -167,7 +170,9 @@ class _Plan:
         blackholes = []
         for cidr in self.blocks_of.get(name, ()):
             if cidr.prefixlen < cidr.max_prefixlen:  # a /32 block's blackhole would collide with the pod's route
-                blackholes.append(self._blackhole(cidr, f"own block of {name}: addresses without a pod are discarded"))
+                felix = self._is_felix(cidr)
+                why = f"own block of {name}: addresses without a pod are discarded"
+                blackholes.append(self._blackhole(cidr, why, _FELIX if felix else "bird"))
         for told in self.told:
             if told.in_kernel and name in told.nodes:
                 blackholes.append(
@@ -178,14 +183,21 @@ class _Plan:
         routes += [route for owner, route in self._remote_routes(name) if owner != name and route.prefix not in own]
         return routes
 
-    def _blackhole(self, prefix: IPNetwork, why: str) -> Route:
+    def _blackhole(self, prefix: IPNetwork, why: str, protocol: str = "bird") -> Route:
         if prefix not in self._blackholes:
-            self._blackholes[prefix] = Route(prefix, RouteKind.BLACKHOLE, (), "bird", why=why)
+            self._blackholes[prefix] = Route(prefix, RouteKind.BLACKHOLE, (), protocol, why=why)
         return self._blackholes[prefix]
+
+    def _is_felix(self, prefix: IPNetwork) -> bool:
+        """Whether Felix writes the routes of a prefix: of VXLAN pools. BIRD keeps those out of the kernel."""
+        each = self.wrapping.kind(prefix)
+        return each is not None and each.kind == "vxlan"
 
     def _remote_routes(self, name: str) -> list[tuple[str, Route]]:
         """(owner, route) of every block and borrowed address, as a node on this leaf and of this AS learns it."""
-        key = (self.as_number[name], *self.topology.role_of(name))
+        key: tuple[object, ...] = (self.as_number[name], *self.topology.role_of(name))
+        if self.wrapping.encapsulations:
+            key = (name,)  # whether a packet is wrapped depends on the node's own subnet
         if key not in self._remote:
             learned = []
             for origin in self.origins:
@@ -201,6 +213,8 @@ class _Plan:
         wiring, calico = self.calico.wiring, self.calico
         owner, family = origin.nodes[0], origin.prefix.version
         topology = self.topology
+        if self._is_felix(origin.prefix):
+            return self._felix_route(name, origin)
         same_as = self.as_number[owner] == self.as_number[name]
         if wiring in (Wiring.S1, Wiring.S5):
             if same_as and calico.num_allowed_local_as_numbers < 1:
@@ -222,13 +236,41 @@ class _Plan:
             why = f"{origin.why}; {via}"
         if hop is None:
             return None  # the next hop cannot be resolved
+        encapsulation = self.wrapping.kind(origin.prefix)
+        if encapsulation is not None:  # IPIP: BIRD writes the BGP next hop, resolved or not, as the tunnel's far end
+            direct = wiring in (Wiring.S2, Wiring.S3, Wiring.S4)
+            next_hop = topology.address_of(owner, family) if direct else hop.gateway
+            own = topology.address_of(name, family)
+            if own and next_hop and self.wrapping.applies(encapsulation, own, next_hop):
+                hop = NextHop(TUNNEL_INTERFACES[encapsulation.kind], next_hop)
+                why = f"{why}; ipipMode {encapsulation.mode.value}"
         metric = (_METRIC_IBGP if internal else _METRIC_EBGP) if calico.has_route_metrics else None
         return self._share(origin.prefix, (hop,), metric, why)
 
-    def _share(self, prefix: IPNetwork, hops: tuple[NextHop, ...], metric: int | None, why: str) -> Route:
+    def _felix_route(self, name: str, origin: Origin) -> Route | None:
+        """The route to a block of a VXLAN pool: from the datastore, whoever peers with whom."""
+        topology, owner = self.topology, origin.nodes[0]
+        encapsulation = self.wrapping.kind(origin.prefix)
+        own, other, far_end = (
+            topology.address_of(name, 4),
+            topology.address_of(owner, 4),
+            topology.tunnel(owner, "vxlan"),
+        )
+        if encapsulation is None or own is None or other is None:
+            return None
+        why = f"{origin.why}; Felix, vxlanMode {encapsulation.mode.value}"
+        if far_end is not None and self.wrapping.applies(encapsulation, own, other):
+            hop: NextHop | None = NextHop(TUNNEL_INTERFACES["vxlan"], far_end.address)
+        else:
+            hop = topology.on_link(name, owner, 4) or topology.gateway(name, 4)
+        return None if hop is None else self._share(origin.prefix, (hop,), None, why, _FELIX)
+
+    def _share(
+        self, prefix: IPNetwork, hops: tuple[NextHop, ...], metric: int | None, why: str, protocol: str = "bird"
+    ) -> Route:
         key = (prefix, hops, metric, why)
         if key not in self._learned:
-            self._learned[key] = Route(prefix, RouteKind.VIA, hops, "bird", metric, why=why)
+            self._learned[key] = Route(prefix, RouteKind.VIA, hops, protocol, metric, why=why)
         return self._learned[key]
 
     # --- switches

@@ -6,7 +6,7 @@ import ipaddress
 from collections import deque
 from collections.abc import Iterator
 
-from simnet.model.fabric import Attachment, DeviceKind, Fabric, Segment
+from simnet.model.fabric import Attachment, DeviceKind, Fabric, Segment, Tunnel
 from simnet.model.fib import NextHop, Route, RouteKind
 from simnet.model.iptables.ruleset import IPNetwork
 
@@ -57,6 +57,7 @@ class Topology:
     def local_routes(self, device: str) -> list[Route]:
         """The device's own addresses, as in its local table."""
         interface = {a: end.interface for end, _ in self._at[device] for a in end.addresses}
+        interface |= {tunnel.address: tunnel.interface for tunnel in self._devices[device].tunnels}
         return [
             Route(
                 self._host(address), RouteKind.LOCAL, (NextHop(interface.get(address, "lo")),), "kernel",
@@ -94,6 +95,10 @@ class Topology:
             if hop is not None:
                 routes.append(Route(network, RouteKind.VIA, (hop,), "boot", why="configured by the operator"))
         return routes
+
+    def tunnel(self, device: str, kind: str) -> Tunnel | None:
+        """A node's tunnel device of a kind."""
+        return next((tunnel for tunnel in self._devices[device].tunnels if tunnel.kind == kind), None)
 
     # --- next hops
 
@@ -137,6 +142,10 @@ class Topology:
         """What a node's next hops depend on: equal for nodes that hold the same routes to third parties."""
         bridged = tuple(segment.name for _, segment in self._at[node] if segment.bridge is not None)
         return self.switch_of(node), bridged, self.gateway(node, 4), self.gateway(node, 6)
+
+    def address_of(self, device: str, family: int) -> str | None:
+        """The primary address of a device."""
+        return _of_family(self._devices[device].addresses, family)
 
     def router_id(self, node: str, family: int) -> int:
         """The address by which ties between nodes are broken."""

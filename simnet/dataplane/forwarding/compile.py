@@ -17,7 +17,7 @@ from simnet.dataplane.forwarding import tables as codes
 from simnet.dataplane.forwarding.ecmp import CHOICES, HASH_BITS, HASHES
 from simnet.dataplane.forwarding.groups import bucket_table, hop_key, upper_bounds
 from simnet.dataplane.forwarding.reverse_path import MODES
-from simnet.dataplane.forwarding.tables import EcmpGroups, EcmpPolicy, ForwardingTables
+from simnet.dataplane.forwarding.tables import EcmpGroups, EcmpPolicy, ForwardingTables, Tunnels
 from simnet.errors import ModelError
 from simnet.model.addresses import AddressTable
 from simnet.model.fabric import Attachment, Fabric
@@ -96,6 +96,12 @@ class _Compiler:
         self.kind = [np.array(_VERDICTS, dtype=np.uint8)]
         none = np.full(len(_VERDICTS), -1, dtype=np.int32)
         self.next_place, self.first_link, self.second_link, self.out_interface = [none], [none], [none], [none]
+        self.tunnel, self.mtu = [none], [np.full(len(_VERDICTS), fabric.mtu, dtype=np.int32)]
+        self.tunnel_device = {
+            (device.name, tunnel.interface): tunnel for device in fabric.devices for tunnel in device.tunnels
+        }
+        self.far_end = {tunnel.address: tunnel.underlay for device in fabric.devices for tunnel in device.tunnels}
+        self.tunnels: list[tuple[int, int, int, int, int]] = []  # the columns of `Tunnels`
         self.group_start = [np.zeros(len(_VERDICTS), dtype=np.int32)]
         self.group_size = [np.zeros(len(_VERDICTS), dtype=np.int32)]
         self.members: list[tuple[int, int, int]] = []  # of all groups: action, bound, key
@@ -113,7 +119,14 @@ class _Compiler:
         return self.interfaces.setdefault(name, len(self.interfaces))
 
     def _add_actions(
-        self, kind: int, place: NDArray[np.int32], first: NDArray[np.int32], second: NDArray[np.int32], interface: int
+        self,
+        kind: int,
+        place: NDArray[np.int32],
+        first: NDArray[np.int32],
+        second: NDArray[np.int32],
+        interface: int,
+        tunnel: int = -1,
+        mtu: int | None = None,
     ) -> int:
         start, count = self.action_count, len(place)
         self.kind.append(np.full(count, kind, dtype=np.uint8))
@@ -121,6 +134,8 @@ class _Compiler:
         self.first_link.append(first)
         self.second_link.append(second)
         self.out_interface.append(np.full(count, interface, dtype=np.int32))
+        self.tunnel.append(np.full(count, tunnel, dtype=np.int32))
+        self.mtu.append(np.full(count, self.fabric.mtu if mtu is None else mtu, dtype=np.int32))
         self.group_start.append(np.zeros(count, dtype=np.int32))
         self.group_size.append(np.zeros(count, dtype=np.int32))
         self.action_count += count
@@ -155,7 +170,8 @@ class _Compiler:
         for i, pod in enumerate(fabric.pods):
             down = 2 * pod.link + (0 if fabric.links[pod.link].a == pod.node else 1)
             place, first, second = (np.array([value], dtype=np.int32) for value in (devices + i, down, -1))
-            start = self._add_actions(codes.FORWARD, place, first, second, self._interface(pod.interface))
+            interface = self._interface(pod.interface)
+            start = self._add_actions(codes.FORWARD, place, first, second, interface, mtu=fabric.pod_mtu)
             self.veth[pod.node, pod.interface] = (start, pod.addresses)
 
     # --- classes
@@ -312,13 +328,28 @@ class _Compiler:
         action = self._hop_actions.get((device, hop))
         if action is None:
             action = codes.NO_NEIGHBOUR
-            if hop.gateway is not None:
+            if (device, hop.interface) in self.tunnel_device:
+                action = self._through(device, hop)
+            elif hop.gateway is not None:
                 for segment, base in self._egress(device, hop.interface):
                     target = self.target_in[segment].get(hop.gateway)
                     if target is not None:
                         action = base + target
             self._hop_actions[device, hop] = action
         return action
+
+    def _through(self, device: str, hop: NextHop) -> int:
+        """The action of a next hop in a tunnel: IPIP names the far end's node, VXLAN its tunnel's address."""
+        tunnel = self.tunnel_device[device, hop.interface]
+        far = hop.gateway if tunnel.kind == "ipip" else self.far_end.get(hop.gateway or "")
+        if far is None:
+            return codes.NO_NEIGHBOUR
+        protocol = 4 if tunnel.kind == "ipip" else 17
+        near, interface = self.addresses.intern(tunnel.underlay), self._interface(tunnel.interface)
+        self.tunnels.append((near, self.addresses.intern(far), protocol, tunnel.extra_bytes, interface))
+        none = np.array([-1], dtype=np.int32)
+        mtu = self.fabric.mtu - tunnel.extra_bytes
+        return self._add_actions(codes.FORWARD, none, none, none, interface, len(self.tunnels) - 1, mtu)
 
     def _neighbours(
         self, address_class: NDArray[np.int32], classes: int
@@ -347,6 +378,24 @@ class _Compiler:
         for network in _LOOPBACK:
             owner[self.addresses.members(network)] = codes.HELD_BY_ALL
         return owner, np.array(sorted(shared), dtype=np.int64)
+
+    def _tunnels(self) -> Tunnels:
+        columns = list(zip(*self.tunnels, strict=True)) or [()] * 5
+        near, far, protocol, extra, interface = columns
+        names = dict.fromkeys(name for _, name in self.tunnel_device)
+        on = []
+        for name in names:
+            held = [self.tunnel_device.get((device.name, name)) for device in self.fabric.devices]
+            on.append(np.array([-1 if t is None else self.addresses.intern(t.address) for t in held], dtype=np.int32))
+        return Tunnels(
+            np.array(near, dtype=np.int32),
+            np.array(far, dtype=np.int32),
+            np.array(protocol, dtype=np.uint8),
+            np.array(extra, dtype=np.int32),
+            np.array(interface, dtype=np.int32),
+            tuple(self._interface(name) for name in names),
+            tuple(on),
+        )
 
     def _tables(
         self,
@@ -382,6 +431,10 @@ class _Compiler:
             first_link=np.concatenate(self.first_link),
             second_link=np.concatenate(self.second_link),
             out_interface=np.concatenate(self.out_interface),
+            tunnel=np.concatenate(self.tunnel),
+            mtu=np.concatenate(self.mtu),
+            pod_mtu=fabric.pod_mtu,
+            tunnels=self._tunnels(),
             group_start=np.concatenate(self.group_start),
             group_size=np.concatenate(self.group_size),
             groups=groups,
@@ -399,7 +452,7 @@ class _Compiler:
             pod_uplink=np.array(uplink, dtype=np.int32),
             pod_interface=np.array(interface, dtype=np.int32),
         )
-        for value in (made, policy, groups):
+        for value in (made, policy, groups, made.tunnels):
             for name in value.__slots__:
                 column = getattr(value, name)
                 if isinstance(column, np.ndarray):

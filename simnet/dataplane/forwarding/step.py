@@ -26,6 +26,8 @@ class Step:
     first_link: NDArray[np.int32]  # [n] direction of the wire taken; -1 unless FORWARD
     second_link: NDArray[np.int32]  # [n] of the wire behind a bridge; -1: no bridge crossed
     out_interface: NDArray[np.int32]  # [n] id in ForwardingTables.interface_names; -1 unless FORWARD
+    tunnel: NDArray[np.int32]  # [n] row of ForwardingTables.tunnels; -1: none
+    mtu: NDArray[np.int32]  # [n] largest packet that leaves this way
 
     LOCAL: ClassVar[int] = codes.LOCAL
     FORWARD: ClassVar[int] = codes.FORWARD
@@ -42,6 +44,8 @@ class Step:
             self.first_link[rows],
             self.second_link[rows],
             self.out_interface[rows],
+            self.tunnel[rows],
+            self.mtu[rows],
         )
 
 
@@ -78,6 +82,8 @@ def step(
         tables.first_link.take(action),
         tables.second_link.take(action),
         tables.out_interface.take(action),
+        tables.tunnel.take(action),
+        tables.mtu.take(action),
     )
 
 
@@ -150,4 +156,6 @@ def access(
     taken.first_link[rows] = tables.pod_uplink[pod]
     taken.second_link[rows] = -1
     taken.out_interface[rows] = -1
+    taken.tunnel[rows] = -1
+    taken.mtu[rows] = tables.pod_mtu
     return taken

@@ -40,6 +40,29 @@ class EcmpGroups:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Tunnels:
+    """Ways through tunnels, one a (node, far end); and the tunnel interfaces of all nodes."""
+
+    near_address: NDArray[np.int32]  # [tunnels] address ids of the outer header
+    far_address: NDArray[np.int32]  # [tunnels]
+    protocol: NDArray[np.uint8]  # [tunnels] 4: IPIP, 17: UDP, that is VXLAN
+    extra_bytes: NDArray[np.int32]  # [tunnels] of the outer headers
+    interface: NDArray[np.int32]  # [tunnels] id of its interface, equal at both ends
+    interfaces: tuple[int, ...]  # ids of the tunnel interfaces that there are
+    address_on: tuple[NDArray[np.int32], ...]  # of each: [devices] the address on it; -1: the device has no such tunnel
+
+    def __len__(self) -> int:
+        return len(self.near_address)
+
+    def interface_at(self, device: NDArray[np.int32], tunnel: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the interface by which rows of a tunnel come out at a device; -1 where it has none of the kind."""
+        found = np.full(len(device), -1, dtype=np.int32)
+        for number, address in zip(self.interfaces, self.address_on, strict=True):
+            found[(self.interface[tunnel] == number) & (address[device] >= 0)] = number
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ForwardingTables:
     """All FIBs of a fabric, compiled; read-only.
 
@@ -55,6 +78,10 @@ class ForwardingTables:
     first_link: NDArray[np.int32]  # [actions] direction id; -1 unless FORWARD
     second_link: NDArray[np.int32]  # [actions] behind a bridge; -1: none
     out_interface: NDArray[np.int32]  # [actions] id in `interface_names`; -1 unless FORWARD
+    tunnel: NDArray[np.int32]  # [actions] row of `tunnels`: FORWARD, but where to the outer header decides; -1: none
+    mtu: NDArray[np.int32]  # [actions] largest packet that leaves this way
+    pod_mtu: int  # largest packet that a pod can send
+    tunnels: Tunnels
     group_start: NDArray[np.int32]  # [actions] of an ECMP_GROUP: where its members begin
     group_size: NDArray[np.int32]  # [actions] how many
     groups: EcmpGroups

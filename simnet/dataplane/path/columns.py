@@ -7,6 +7,7 @@ and all that follow it until the entry times out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,11 @@ class Header:
     source_port: NDArray[np.int32]  # [n]
     destination_port: NDArray[np.int32]  # [n]
     protocol: NDArray[np.uint8]  # [n] IANA number
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """The columns in order."""
+        return self.source, self.destination, self.source_port, self.destination_port, self.protocol
 
     def copy(self) -> Header:
         """Return columns that can be written without changing these."""
@@ -77,6 +83,7 @@ class ConnectionBatch:
     origin: NDArray[np.int32]  # [n] place that sends: a device (node or client site), or a pod behind it
     header: Header
     length_bytes: NDArray[np.int64]  # [n] of the first packet
+    reply_bytes: NDArray[np.int64]  # [n] of the reply to it
 
     def __len__(self) -> int:
         return len(self.connection)
@@ -98,6 +105,7 @@ class Crossing:
 
     rows: NDArray[np.intp]  # [m]
     direction: NDArray[np.int32]  # [m] link direction
+    extra_bytes: NDArray[np.int32]  # [m] of the tunnel's outer headers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,6 +143,9 @@ class Way:
     snat: NDArray[np.bool_]  # [n] the source was rewritten, be it to the same address
     nat_hops: NDArray[np.int16]  # [n] rewrites
     passed_first_node: NDArray[np.bool_]  # [n] a reply came by the node that saw the request first
+    tunnel: NDArray[np.int32]  # [n] that it is in, row of ForwardingTables.tunnels; -1: none
+    outer_ttl: NDArray[np.int16]  # [n] of the outer header
+    outer_port: NDArray[np.int32]  # [n] its source port
     crossings: list[Crossing]
     passes: list[NodePass]
 
@@ -159,18 +170,27 @@ class Way:
             snat=np.zeros(n, dtype=np.bool_),
             nat_hops=np.zeros(n, dtype=np.int16),
             passed_first_node=np.zeros(n, dtype=np.bool_),
+            tunnel=np.full(n, -1, dtype=np.int32),
+            outer_ttl=np.zeros(n, dtype=np.int16),
+            outer_port=np.zeros(n, dtype=np.int32),
             crossings=[],
             passes=[],
         )
 
-    def cross(self, rows: NDArray[np.intp], direction: NDArray[np.int32]) -> None:
-        """Record that `rows` crossed a wire each; -1 in `direction`: none."""
+    def cross(
+        self, rows: NDArray[np.intp], direction: NDArray[np.int32], tunnel_bytes: NDArray[np.int32] | None = None
+    ) -> None:
+        """Record that `rows` crossed a wire each; -1 in `direction`: none. `tunnel_bytes`: of each tunnel."""
         real = direction >= 0
         if not real.all():
             rows, direction = rows[real], direction[real]
         if rows.size:
             self.links[rows] += 1
-            self.crossings.append(Crossing(rows, direction))
+            extra = np.zeros(len(rows), dtype=np.int32)
+            if tunnel_bytes is not None and tunnel_bytes.size:
+                inside = np.flatnonzero(self.tunnel[rows] >= 0)
+                extra[inside] = tunnel_bytes[self.tunnel[rows[inside]]]
+            self.crossings.append(Crossing(rows, direction, extra))
 
     def end(self, rows: NDArray[np.intp], verdict: int, reason: int) -> None:
         """Record the end of `rows`."""

@@ -27,8 +27,9 @@ from simnet.dataplane.netfilter.packets import (
 )
 from simnet.dataplane.netfilter.program import Program
 from simnet.dataplane.netfilter.state import NetfilterState
-from simnet.dataplane.path.columns import ConnectionBatch, Header, Way
-from simnet.dataplane.path.network import Network
+from simnet.dataplane.path import tunnelling
+from simnet.dataplane.path.columns import ConnectionBatch, Way
+from simnet.dataplane.path.network import NODE, Network
 from simnet.model.iptables.stop_reasons import stop_reason
 from simnet.model.recording import REASONS, VERDICTS
 
@@ -61,18 +62,37 @@ class HookState:
         return cls(NetfilterState(recent_limit), Counters(program))
 
 
-def look_up(network: Network, header: Header, device: NDArray[np.int32], rows: NDArray[np.intp]) -> Step:
-    """Ask the FIB of the device where each row is; `device` has a row of its own for each of `rows`."""
+def look_up(network: Network, way: Way, rows: NDArray[np.intp]) -> Step:
+    """Ask the FIB of the device where each row is; of a row in a tunnel it sees the outer header."""
+    tables = network.forwarding
+    header = tunnelling.seen(tables, way, rows) if len(tables.tunnels) else way.header.take(rows)
     return step(
-        network.forwarding,
-        device,
-        header.source[rows],
-        header.destination[rows],
-        header.source_port[rows],
-        header.destination_port[rows],
-        header.protocol[rows],
+        tables,
+        way.place[rows],
+        header.source,
+        header.destination,
+        header.source_port,
+        header.destination_port,
+        header.protocol,
         network.ecmp_seed,
     )
+
+
+def source_addresses(
+    network: Network, place: NDArray[np.int32], source: NDArray[np.int32], destination: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Return each caller's source: int32[n]. A process of a node whose route is a tunnel takes the tunnel's address."""
+    tables = network.forwarding
+    if not len(tables.tunnels):
+        return source
+    chosen, device = source.copy(), network.place_device[place]
+    rows = np.flatnonzero((network.pod_link[place] < 0) & (network.device_kind[device] == NODE))
+    none = np.zeros(len(rows), dtype=np.int32)
+    taken = step(
+        tables, device[rows], source[rows], destination[rows], none, none, none.astype(np.uint8), network.ecmp_seed
+    )
+    chosen[rows] = tunnelling.own_source(tables, device[rows], taken.out_interface, source[rows])
+    return chosen
 
 
 def martians(network: Network, way: Way, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -141,7 +161,7 @@ def pass_hook(
     way.draws[rows] = outcome.draw
     way.mark[rows] = outcome.mark
     _translate_destination(network, rows, device, outcome, way)
-    _translate_source(network, rows, device, outcome, way, batch, seed)
+    _translate_source(network, rows, device, outcome, way, batch, seed, out_interface)
     passed = outcome.verdict <= ACCEPT_BY_POLICY
     if not passed.all():
         stopped = ~passed
@@ -174,6 +194,7 @@ def _translate_source(
     way: Way,
     batch: ConnectionBatch,
     seed: int,
+    out_interface: NDArray[np.int32] | None,
 ) -> None:
     at = np.flatnonzero(outcome.snat_kind != SNAT_NONE)
     if not at.size:
@@ -181,6 +202,8 @@ def _translate_source(
     hit = rows[at]
     family = network.is_ipv6[way.header.source[hit]].astype(np.intp)
     own = network.forwarding.primary_address[device[at], family]
+    leaving_by = None if out_interface is None else out_interface[at]
+    own = tunnelling.own_source(network.forwarding, device[at], leaving_by, own)
     masqueraded = outcome.snat_kind[at] == SNAT_MASQUERADE
     way.header.source[hit] = np.where(masqueraded, own, outcome.snat_source[at])
     port = way.header.source_port[hit]

@@ -117,7 +117,7 @@ class _Visits:
             while passes and passes[0].crossings_before <= number:
                 self.node(passes.pop(0), work)
             if crossing is not None:
-                extra = self.numbers.header_bytes[crossing.direction]
+                extra = self.numbers.header_bytes[crossing.direction] + crossing.extra_bytes
                 self.add(crossing.rows, crossing.direction, work, extra)
 
     def node(self, passed: NodePass, work: int) -> None:

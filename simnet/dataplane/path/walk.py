@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet.dataplane.forwarding.step import Step
-from simnet.dataplane.path import hooks
+from simnet.dataplane.path import hooks, tunnelling
 from simnet.dataplane.path.columns import PENDING, ConnectionBatch, Header, NodePass, Visit, Way
 from simnet.dataplane.path.network import CLIENTS, NODE, SWITCH, Network
 from simnet.model.recording import REASONS, VERDICTS
@@ -24,6 +24,7 @@ Rows = NDArray[np.intp]
 
 DELIVERED, DROPPED, REJECTED, LOST = (VERDICTS.index(name) for name in VERDICTS)
 PORT_CLOSED = REASONS.index("port closed")
+FRAGMENTATION = REASONS.index("fragmentation needed")
 TTL_EXCEEDED = REASONS.index("ttl exceeded")
 REVERSE_PATH = REASONS.index("reverse path filter")
 REPLY_BYPASSED = REASONS.index("reply bypassed translation")
@@ -95,6 +96,7 @@ class _Walk:
     def __init__(self, network: Network, batch: ConnectionBatch, way: Way, state: hooks.HookState, seed: int) -> None:
         self.network, self.batch, self.way, self.state, self.seed = network, batch, way, state, seed
         self.visits: list[Visit] = []
+        self.size_bytes = batch.length_bytes  # of the first packet, whose fate all others share
         self.passed = np.zeros(len(batch), dtype=np.uint64)  # a bit of each node passed; two nodes may share one
         self.waits_at: NDArray[np.int32] | None = None  # [n] node that each row waits at for all others; -1: none
         self.waits_for_output = np.zeros(0, dtype=np.bool_)  # [n] it does so before OUTPUT, else before PREROUTING
@@ -149,6 +151,9 @@ class _Walk:
         to_itself = way.header.source[pods] == way.header.destination[pods]
         way.end(pods[to_itself], DELIVERED, 0)  # over the pod's own loopback: the node never sees it
         pods = pods[~to_itself]
+        large = self.size_bytes[pods] > network.forwarding.pod_mtu
+        way.end(pods[large], DROPPED, FRAGMENTATION)
+        pods = pods[~large]
         way.cross(pods, network.pod_link[way.place[pods]])
         way.in_interface[pods] = network.pod_interface[way.place[pods]]
         way.place[pods] = network.place_device[way.place[pods]]
@@ -183,7 +188,10 @@ class _Walk:
         rows = rows[~is_end]
         kind = network.device_kind[way.place[rows]]
         self.pass_switch(rows[kind == SWITCH])
-        self.pass_node(rows[kind == NODE])
+        rows = rows[kind == NODE]
+        inside = tunnelling.leave(network.forwarding, way, rows)
+        self.pass_switch(rows[inside])  # a node between the ends of a tunnel routes the outer packet
+        self.pass_node(rows[~inside])
 
     def pass_switch(self, rows: Rows) -> None:
         """Route through a switch: its own addresses answer nothing, the TTL goes down."""
@@ -192,7 +200,8 @@ class _Walk:
         step = self.look_up(rows)
         local = step.kind == Step.LOCAL
         self.way.end(rows[local], REJECTED, PORT_CLOSED)
-        rows, step = rows[~local], step.take(np.flatnonzero(~local))
+        fits = ~local & self.fits(rows, step)
+        rows, step = rows[fits], step.take(np.flatnonzero(fits))
         alive = self.spend_ttl(rows)
         self.follow(rows[alive], step.take(np.flatnonzero(alive)))
 
@@ -220,6 +229,8 @@ class _Walk:
         stopped = ~(local | routed)
         self.end_unroutable(group.rows[stopped], step.kind[stopped])
         group = group.keep(routed)
+        assert group.step is not None
+        group = group.keep(self.fits(group.rows, group.step))
         group = group.keep(self.spend_ttl(group.rows))
         self.depart(self.pass_hook("FORWARD", group))
 
@@ -233,7 +244,7 @@ class _Walk:
         routed = step.kind == Step.FORWARD
         stopped = ~(local | routed)
         self.end_unroutable(group.rows[stopped], step.kind[stopped])
-        self.depart(group.keep(routed))
+        self.depart(group.keep(routed & self.fits(group.rows, step)))
 
     def depart(self, group: _Group) -> None:
         """Leave a node: POSTROUTING, then the wire."""
@@ -300,21 +311,38 @@ class _Walk:
 
     def spend_ttl(self, rows: Rows) -> NDArray[np.bool_]:
         """Take one off the TTL of rows that are forwarded; those with none left end. Returns bool: which go on."""
-        alive = self.way.ttl[rows] > 1
+        inside = self.way.tunnel[rows] >= 0
+        alive = np.where(inside, self.way.outer_ttl[rows], self.way.ttl[rows]) > 1
         self.way.end(rows[~alive], LOST, TTL_EXCEEDED)
-        going = rows[alive]
+        self.way.outer_ttl[rows[alive & inside]] -= 1
+        going = rows[alive & ~inside]
         self.way.ttl[going] -= 1
         self.way.l3_hops[going] += 1
         return alive
 
+    def fits(self, rows: Rows, step: Step) -> NDArray[np.bool_]:
+        """End rows too large for the next interface, since no packet is fragmented here. Returns bool: the others.
+
+        A row on its last TTL goes on, to end for that: the kernel looks at the TTL first.
+        """
+        way = self.way
+        inside = way.tunnel[rows] >= 0
+        ttl = np.where(inside, way.outer_ttl[rows], way.ttl[rows])
+        routed: NDArray[np.bool_] = step.kind == Step.FORWARD
+        large = (self.size_bytes[rows] > step.mtu) & ~inside & routed & (ttl > 1)
+        way.end(rows[large], DROPPED, FRAGMENTATION)
+        return ~large
+
     def look_up(self, rows: Rows) -> Step:
         """Ask the FIB of the device where each row is."""
-        return hooks.look_up(self.network, self.way.header, self.way.place[rows], rows)
+        return hooks.look_up(self.network, self.way, rows)
 
     def follow_route(self, rows: Rows) -> None:
         """Look up and follow, for a device without rules."""
         if rows.size:
-            self.follow(rows, self.look_up(rows))
+            step = self.look_up(rows)
+            fits = self.fits(rows, step)
+            self.follow(rows[fits], step.take(np.flatnonzero(fits)))
 
     def follow(self, rows: Rows, step: Step) -> None:
         """Go where the routing decision says: over one wire or, through a bridge, two."""
@@ -324,8 +352,17 @@ class _Walk:
         if not routed.all():
             self.end_unroutable(rows[~routed], step.kind[~routed])
             rows, step = rows[routed], step.take(np.flatnonzero(routed))
-        self.way.cross(rows, step.first_link)
-        self.way.cross(rows, step.second_link)
+        wrapped = np.flatnonzero(step.tunnel >= 0)
+        if wrapped.size:
+            tunnelling.enter(
+                self.network.forwarding, self.way, rows[wrapped], step.tunnel[wrapped], self.network.ecmp_seed
+            )
+            self.follow(rows[wrapped], self.look_up(rows[wrapped]))
+            plain = np.flatnonzero(step.tunnel < 0)
+            rows, step = rows[plain], step.take(plain)
+        tunnel_bytes = self.network.forwarding.tunnels.extra_bytes
+        self.way.cross(rows, step.first_link, tunnel_bytes)
+        self.way.cross(rows, step.second_link, tunnel_bytes)
         self.way.place[rows] = step.next_place
         arrived = np.minimum(step.next_place, self.network.device_count - 1)
         self.way.in_interface[rows] = self.network.device_interface[arrived]
@@ -383,6 +420,7 @@ class _ReplyWalk(_Walk):
     ) -> None:
         super().__init__(network, batch, way, state, seed)
         self.entries = entries
+        self.size_bytes = batch.reply_bytes
         n = len(batch)
         self.source_to_restore = np.full(n, -1, dtype=np.int32)  # address id; -1: nothing to restore at this node
         self.port_to_restore = np.zeros(n, dtype=np.int32)

@@ -5,6 +5,7 @@ Modelled: propagation and transmission of every link crossed, store and forward.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +21,14 @@ class Wires:
 
     delay_ps: NDArray[np.int64]  # [directions] propagation
     rate_class: NDArray[np.int64]  # [directions] position in `rate_bps`
-    rate_bps: NDArray[np.int64]  # [classes] distinct rates
+    rate_bps: NDArray[np.int64]  # [rate classes] distinct rates
+    extra_bytes: tuple[int, ...] = (0,)  # what tunnels may add to a packet, ascending
 
 
-def wires_of(delay_ps: NDArray[np.int64], rate_bps: NDArray[np.int64]) -> Wires:
+def wires_of(delay_ps: NDArray[np.int64], rate_bps: NDArray[np.int64], extra_bytes: tuple[int, ...] = (0,)) -> Wires:
     """Return the costs of all directions, given one delay and rate a direction."""
     distinct, rate_class = np.unique(rate_bps, return_inverse=True)
-    return Wires(delay_ps, rate_class, distinct)
+    return Wires(delay_ps, rate_class, distinct, extra_bytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +36,7 @@ class PathCost:
     """What one way of each connection costs, for any packet size."""
 
     propagation_ps: NDArray[np.int64]  # [n]
-    crossings: NDArray[np.int16]  # [classes, n] wires of each rate class crossed
+    crossings: NDArray[np.int16]  # [rate classes * extras, n] wires of each rate crossed, with each extra
 
     def delay_ps(
         self, wires: Wires, rows: NDArray[np.intp] | slice, size_bytes: NDArray[np.int64]
@@ -52,8 +54,8 @@ class PathCost:
         int64[m], picoseconds; the transmission on each wire is rounded up to a whole picosecond
         """
         total = self.propagation_ps[rows].copy()
-        for number, rate_bps in enumerate(wires.rate_bps):
-            transmit_ps = (size_bytes * (8 * PS_PER_S) + (rate_bps - 1)) // rate_bps
+        for number, (rate_bps, extra) in enumerate(itertools.product(wires.rate_bps, wires.extra_bytes)):
+            transmit_ps = ((size_bytes + extra) * (8 * PS_PER_S) + (rate_bps - 1)) // rate_bps
             total += self.crossings[number, rows] * transmit_ps
         return total
 
@@ -62,8 +64,10 @@ def path_cost(way: Way, wires: Wires) -> PathCost:
     """Sum up the wires that each connection's packet crossed on one way."""
     n = len(way.verdict)
     propagation_ps = np.zeros(n, dtype=np.int64)
-    crossings = np.zeros((len(wires.rate_bps), n), dtype=np.int16)
+    extras = np.array(wires.extra_bytes)
+    crossings = np.zeros((len(wires.rate_bps) * len(extras), n), dtype=np.int16)
     for crossing in way.crossings:  # rows are distinct within one crossing
         propagation_ps[crossing.rows] += wires.delay_ps[crossing.direction]
-        crossings[wires.rate_class[crossing.direction], crossing.rows] += 1
+        number = wires.rate_class[crossing.direction] * len(extras) + np.searchsorted(extras, crossing.extra_bytes)
+        crossings[number, crossing.rows] += 1
     return PathCost(propagation_ps, crossings)
