@@ -12,7 +12,11 @@ from simnet.model.scenario import Expectation, Experiment
 
 
 def load_experiment(
-    path: str | os.PathLike[str], *, seed: int | None = None, settings: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    *,
+    seed: int | None = None,
+    settings: Sequence[str] = (),
+    skip_unknown: bool = False,
 ) -> Experiment:
     """Return the experiment of a file, ready to run.
 
@@ -20,11 +24,18 @@ def load_experiment(
     ----------
     seed : in place of `run.seed`
     settings : `path=value` texts that replace values of the file: `run.repeat=3`, `nodes.count=8`
+    skip_unknown : leave out what nodes' saved rules (`cluster.nodes[].iptables`) hold that simnet does not model;
+        `ClusterSpec.left_out_rules` tells them
 
     Raises InputError with every mistake, each with file, line, field, found, expected and fix.
     """
     return experiment_file.load_experiment(
-        path, seed=seed, settings=settings, check_expectations=_check_expectations, check_runs=problems_of
+        path,
+        seed=seed,
+        settings=settings,
+        skip_unknown=skip_unknown,
+        check_expectations=_check_expectations,
+        check_runs=problems_of,
     )
 
 

@@ -20,6 +20,7 @@ from simnet.engine.trace import Trace, Tracer
 from simnet.errors import InputError, Position, Problem
 from simnet.model.cluster import Cluster as Model
 from simnet.model.iptables.listing_printer import listing_text
+from simnet.model.iptables.modelled import LeftOutRule
 from simnet.model.iptables.printer import Backend, save_text
 from simnet.model.iptables.ruleset import Family, Ruleset
 from simnet.model.scenario import ClusterSpec
@@ -88,6 +89,11 @@ class Cluster:
         """What was odd in the input but usable."""
         return self.model.warnings
 
+    @property
+    def left_out_rules(self) -> tuple[LeftOutRule, ...]:
+        """What `skip_unknown` left out of nodes' saved rules; `str` of one names file, line, rule and reason."""
+        return self.spec.left_out_rules
+
     def rules(self, node: str, family: str = "ipv4") -> NodeRules:
         """Return a node's rules. Raises InputError for a node or family that the cluster does not have."""
         if node not in self.model.rulesets:
@@ -106,9 +112,9 @@ class Cluster:
 
     def asked_rules(self, node: str, family: str = "ipv4") -> NodeRules:
         """Return the rules that the objects ask for on a node, also where the node runs on its own saved rules."""
-        if not any(each.iptables_text for each in self.spec.nodes):
+        if not any(each.saved_rules for each in self.spec.nodes):
             return self.rules(node, family)
-        plain = tuple(replace(each, iptables_text=None) for each in self.spec.nodes)
+        plain = tuple(replace(each, saved_rules=()) for each in self.spec.nodes)
         return Cluster(replace(self.spec, nodes=plain), file=self.file, seed=self.seed).rules(node, family)
 
     def trace(
@@ -120,7 +126,6 @@ class Cluster:
         node: str | None = None,
         all: bool = False,
         seed: int = 1,
-        skip_unknown: bool = False,
     ) -> Trace:
         """Follow the first packet of a connection, and the answer.
 
@@ -131,11 +136,10 @@ class Cluster:
         protocol : tcp, udp or sctp
         node : ask this node's rules alone, as if the packet had just arrived there
         all : every branch; the probabilities sum to 1. Else one branch, drawn from `seed`
-        skip_unknown : leave out imported rules that simnet does not model
 
         Raises InputError.
         """
-        tracer = Tracer(self.model, self.spec, skip_unknown=True) if skip_unknown else self._tracer
+        tracer = self._tracer
         if node is not None:
             return tracer.ask_node(node, source, destination, protocol=protocol, all=all, seed=seed)
         return tracer.trace(source, destination, protocol=protocol, all=all, seed=seed)
@@ -154,12 +158,16 @@ class Cluster:
         return list(share_rows(self._tracer, service))
 
 
-def load_cluster(path: str | os.PathLike[str], *, stdin: BinaryIO | None = None, seed: int = 1) -> Cluster:
+def load_cluster(
+    path: str | os.PathLike[str], *, stdin: BinaryIO | None = None, seed: int = 1, skip_unknown: bool = False
+) -> Cluster:
     """Return the cluster of an experiment, a cluster file, or a folder or file of Kubernetes manifests.
 
-    `seed` decides random placement only. Raises InputError with every mistake found.
+    `seed` decides random placement only. `skip_unknown` leaves out what nodes' saved rules (`nodes[].iptables`) hold
+    that simnet does not model, and `Cluster.left_out_rules` tells them; without it they are mistakes. Raises InputError
+    with every mistake found.
     """
-    return Cluster(load_cluster_spec(path, stdin=stdin), file=os.fspath(path), seed=seed)
+    return Cluster(load_cluster_spec(path, stdin=stdin, skip_unknown=skip_unknown), file=os.fspath(path), seed=seed)
 
 
 def _no_node(name: str, known: tuple[str, ...]) -> Problem:

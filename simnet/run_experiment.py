@@ -250,6 +250,7 @@ def origin_of(experiment: Experiment, command: str = "") -> dict[str, Any]:
         "question": experiment.question,
         "file": experiment.file,
         "inputs": dict(experiment.inputs),
+        "left_out_rules": [rule.to_dict() for rule in experiment.left_out_rules],
         "resolved_sha256": digest_of(experiment.resolved),
         "command": command or " ".join(sys.argv[:1]),
         "versions": {"simnet": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}},

@@ -20,7 +20,7 @@ def load(file: str, seed: int) -> tuple[Cluster, ClusterSpec]:
     from simnet.config.cluster_file import load_cluster_spec
     from simnet.engine.materialise import materialise
 
-    spec = load_cluster_spec(file, stdin=sys.stdin.buffer)
+    spec = load_cluster_spec(file, stdin=sys.stdin.buffer, skip_unknown=True)  # routes and wires ask no rule
     cluster = materialise(spec, seed=seed)
     for warning in cluster.warnings:
         click.echo(f"warning: {warning}", err=True)

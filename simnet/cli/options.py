@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from simnet.model.scenario import Experiment
 
+if TYPE_CHECKING:
+    from simnet.cluster import Cluster
+    from simnet.model.iptables.modelled import LeftOutRule
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+skip_unknown_option = click.option(
+    "--skip-unknown", is_flag=True, help="Leave out, and list, rules of nodes[].iptables that simnet does not model."
+)
 
 
 def experiment_options(function: Function) -> Function:
@@ -24,17 +34,39 @@ def experiment_options(function: Function) -> Function:
             metavar="PATH=VALUE",
             help="Replace a value of the file, for example run.repeat=3; may be given again.",
         ),
+        skip_unknown_option,
     )
     for decorate in reversed(decorators):
         function = decorate(function)
     return function
 
 
-def loaded(path: str, seed: int | None, settings: tuple[str, ...]) -> Experiment:
-    """Return the checked experiment; its warnings go to stderr."""
+def loaded(path: str, seed: int | None, settings: tuple[str, ...], skip_unknown: bool) -> Experiment:
+    """Return the checked experiment; its warnings, and the rules left out, go to stderr."""
     from simnet.checked_experiment import load_experiment
 
-    experiment = load_experiment(path, seed=seed, settings=settings)
+    experiment = load_experiment(path, seed=seed, settings=settings, skip_unknown=skip_unknown)
     for warning in experiment.warnings:
         click.echo(f"warning: {warning}", err=True)
+    tell_left_out(experiment.left_out_rules)
     return experiment
+
+
+def loaded_cluster(file: str, skip_unknown: bool) -> Cluster:
+    """Return the cluster of a file; its warnings, and the rules left out, go to stderr."""
+    from simnet.cluster import load_cluster
+
+    cluster = load_cluster(file, stdin=sys.stdin.buffer, skip_unknown=skip_unknown)
+    for warning in cluster.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    tell_left_out(cluster.left_out_rules)
+    return cluster
+
+
+def tell_left_out(rules: Sequence[LeftOutRule]) -> None:
+    """Name on stderr every rule that --skip-unknown left out, since a result may hang on it."""
+    if rules:
+        many = "1 rule is" if len(rules) == 1 else f"{len(rules)} rules are"
+        click.echo(f"--skip-unknown: {many} not modelled and left out; what follows is without them", err=True)
+    for rule in rules:
+        click.echo(f"  {rule}", err=True)

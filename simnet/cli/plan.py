@@ -11,12 +11,12 @@ from simnet.cli.output import bytes_text, count_text, output_options, print_rows
 @click.command(name="plan", short_help="The runs of an experiment, and what they will cost.")
 @experiment_options
 @output_options
-def command(experiment: str, seed: int | None, settings: tuple[str, ...], output: str) -> None:
+def command(experiment: str, seed: int | None, settings: tuple[str, ...], skip_unknown: bool, output: str) -> None:
     """List the runs of EXPERIMENT with an estimate of packets, time and disk. Nothing is simulated."""
     from simnet.engine.estimate import estimate, estimate_all
     from simnet.model.scenario import PlannedRun
 
-    plan = loaded(experiment, seed, settings)
+    plan = loaded(experiment, seed, settings, skip_unknown)
     total = estimate_all(plan)
     if output in ("json", "yaml"):
         runs = [

@@ -4,10 +4,11 @@ real dump."""
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import click
+
+from simnet.cli.options import loaded_cluster, skip_unknown_option
 
 if TYPE_CHECKING:
     from simnet.cluster import NodeRules
@@ -27,19 +28,18 @@ TABLES = ("nat", "filter", "mangle", "raw", "security")
 @click.option("--check", "dump", metavar="DUMP", help="Say how this iptables-save (or -L -n -v) text differs.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json, for --explain and --check.")
+@skip_unknown_option
 @click.pass_context
 def command(
     context: click.Context, file: str, node: str, table: str | None, chain: str | None, family: str, form: str,
-    explain: bool, dump: str | None, output: str, as_json: bool,
+    explain: bool, dump: str | None, output: str, as_json: bool, skip_unknown: bool,
 ) -> None:  # fmt: skip
     """Print NODE's rules as kube-proxy hands them to iptables-restore, as iptables-save prints them, or as a list.
 
     FILE is an experiment, a cluster file, or a file or folder of Kubernetes manifests. With --check, exit with 1
     where rules are missing, stale or in another order; rules of other programs (foreign) are told and are no mistake.
     """
-    from simnet.cluster import load_cluster
-
-    cluster = load_cluster(file, stdin=sys.stdin.buffer)
+    cluster = loaded_cluster(file, skip_unknown)
     rules = cluster.rules(node, family) if dump is None else cluster.asked_rules(node, family)
     is_json = as_json or output == "json"
     if dump is not None:

@@ -38,6 +38,7 @@ def command(
     experiment: str,
     seed: int | None,
     settings: tuple[str, ...],
+    skip_unknown: bool,
     out: Path | None,
     workers: int | None,
     fail_fast: bool,
@@ -49,7 +50,7 @@ def command(
     Runs that the result folder holds already are not repeated, so the same command goes on where it was interrupted.
     Exit codes: 0 done, 1 an `expect:` failed, 2 bad input, 3 a run failed, 130 interrupted.
     """
-    plan = loaded(experiment, seed, settings)
+    plan = loaded(experiment, seed, settings, skip_unknown)
     folder = _result_folder(out or Path("results") / plan.name)
     from simnet.engine.estimate import estimate_all
 

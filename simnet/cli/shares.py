@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from simnet.cli.options import loaded_cluster, skip_unknown_option
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,18 +22,16 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 @click.option("--service", metavar="NS/NAME", help="This Service only.")
-def command(file: str, output: str, as_json: bool, service: str | None) -> None:
+@skip_unknown_option
+def command(file: str, output: str, as_json: bool, service: str | None, skip_unknown: bool) -> None:
     """Print which part of the connections each pod of FILE's Services gets; nothing is simulated.
 
     Clients are outside, in a pod, or on a node; the shares of one client class at one address sum to 1. FILE is an
     experiment, a cluster file, or a file or folder of Kubernetes manifests.
     """
-    from simnet.cluster import load_cluster
     from simnet.engine.shares import ShareRow
 
-    cluster = load_cluster(file, stdin=sys.stdin.buffer)
-    for warning in cluster.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    cluster = loaded_cluster(file, skip_unknown)
     rows = cluster.share_rows(service)
     if as_json or output == "json":
         click.echo(json.dumps({"shares": [row.to_dict() for row in rows]}, indent=2))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import click
+
+from simnet.cli.options import loaded_cluster, skip_unknown_option
 
 
 @click.command(name="trace", short_help="The way of one packet, rule by rule, and back.")
@@ -16,7 +17,7 @@ import click
 @click.option("--node", metavar="NODE", help="Ask this node's rules alone, as if the packet had just arrived there.")
 @click.option("--all", "every", is_flag=True, help="Every branch; the probabilities sum to 1.")
 @click.option("--seed", default=1, show_default=True, help="Of the one branch that is drawn without --all.")
-@click.option("--skip-unknown", is_flag=True, help="Leave out imported rules that simnet does not model.")
+@skip_unknown_option
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 def command(
@@ -28,12 +29,6 @@ def command(
     FILE is an experiment, a cluster file, or a file or folder of Kubernetes manifests. An SRC that the cluster does
     not know is a client outside.
     """
-    from simnet.cluster import load_cluster
-
-    cluster = load_cluster(file, stdin=sys.stdin.buffer)
-    for warning in cluster.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    trace = cluster.trace(
-        source, destination, protocol=proto, node=node, all=every, seed=seed, skip_unknown=skip_unknown
-    )
+    cluster = loaded_cluster(file, skip_unknown)
+    trace = cluster.trace(source, destination, protocol=proto, node=node, all=every, seed=seed)
     click.echo(json.dumps(trace.to_dict(), indent=2) if as_json or output == "json" else str(trace))

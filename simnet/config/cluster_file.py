@@ -31,8 +31,12 @@ DEFAULT_SERVICE_CIDR = "10.96.0.0/12"
 DEFAULT_IPV6_SERVICE_CIDR = "fd00:10:96::/108"
 
 
-def load_cluster_spec(path: str | os.PathLike[str], *, stdin: BinaryIO | None = None) -> ClusterSpec:
+def load_cluster_spec(
+    path: str | os.PathLike[str], *, stdin: BinaryIO | None = None, skip_unknown: bool = False
+) -> ClusterSpec:
     """Return the cluster of an experiment, a cluster file, or a folder or file of manifests.
+
+    `skip_unknown` leaves out what nodes' saved rules hold that simnet does not model (`ClusterSpec.left_out_rules`).
 
     Raises InputError with every mistake.
     """
@@ -41,7 +45,7 @@ def load_cluster_spec(path: str | os.PathLike[str], *, stdin: BinaryIO | None = 
         document = documents[0]
         data = document.data
         assert isinstance(data, dict)
-        reading = Reading(document, problems)
+        reading = Reading(document, problems, skip_unknown=skip_unknown)
         if "cluster" in data:
             version = data.get("kubernetes", "1.33")
             model = read_model(ClusterModel, data["cluster"], document, ("cluster",), problems)
@@ -95,7 +99,7 @@ def _finish(spec: ClusterSpec | None, reading: Reading) -> ClusterSpec:
 
 def cluster_spec(model: ClusterModel, version: str, reading: Reading, path: FieldPath) -> ClusterSpec | None:
     """Return the spec, or None with problems reported."""
-    before = len(reading.problems)
+    before, warned = len(reading.problems), len(reading.warnings)
     objects = _objects(model, reading, path)
     nodes = nodes_of(model, reading, (*path, "nodes"))
     placement, explicit = placement_of(model.placement, reading, (*path, "placement"))
@@ -131,6 +135,7 @@ def cluster_spec(model: ClusterModel, version: str, reading: Reading, path: Fiel
         node_port_range=port_range,
         load_balancer_pool=model.load_balancer_pool or "",
         kubernetes_version=version,
+        warnings=tuple(reading.warnings[warned:]),
     )
     spec = with_calico_resources(spec, _written_out(model))
     check_placement(spec, reading, (*path, "placement"))

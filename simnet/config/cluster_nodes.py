@@ -12,8 +12,8 @@ from simnet.config.file_problems import read_model
 from simnet.config.kubernetes_fields import parse_ip
 from simnet.config.kubernetes_source import describe
 from simnet.config.reading import Reading
-from simnet.errors import InputError
-from simnet.model.iptables.parser import parse_rules
+from simnet.config.saved_rules import saved_rules_of
+from simnet.model.iptables.ruleset import Family
 from simnet.model.kubernetes import ZONE_LABEL
 from simnet.model.scenario import ClusterSpec, NodeSpec, Placement
 
@@ -91,32 +91,25 @@ def _node(entry: NodeModel, reading: Reading, path: FieldPath) -> NodeSpec:
     labels = dict(entry.labels)
     if entry.zone:
         labels[ZONE_LABEL] = entry.zone
-    text = None
-    if entry.iptables:
-        file = reading.folder / entry.iptables
-        try:
-            text = file.read_text(encoding="utf-8", errors="strict")
-            reading.files[str(file)] = None
-            parse_rules(text, file=str(file))
-        except InputError as error:
-            reading.problems += error.problems
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            reading.refuse(
-                (*path, "iptables"),
-                f"{entry.iptables}: {reason}",
-                "a file of iptables-save text",
-                reading.relative_fix,
-            )
+    addresses = ((entry.address,) if entry.address else ()) + tuple(entry.addresses)
+    saved = saved_rules_of(entry.iptables, reading, (*path, "iptables"))
+    needed = {Family.IPV6 if ":" in address else Family.IPV4 for address in addresses} or {Family.IPV4}
+    for family in needed - {each.family for each in saved} if saved else ():
+        program = "ip6tables-save" if family is Family.IPV6 else "iptables-save"
+        reading.warn(
+            (*path, "iptables"),
+            f"no {family.value} rules, on node {entry.name} with an {family.value} address",
+            "a file a family",
+            f"nothing, if its {family.value} rules are to be generated; else name a file of {program}, too",
+        )
     return NodeSpec(
         name=entry.name,
-        addresses=((entry.address,) if entry.address else ()) + tuple(entry.addresses),
+        addresses=addresses,
         labels=labels,
         cpus=entry.cpus,
         pod_cidrs=tuple(entry.pod_cidrs),
         as_number=entry.as_number,
-        iptables_text=text,
-        iptables_file=str(reading.folder / entry.iptables) if entry.iptables else "",
+        saved_rules=saved,
         switch=entry.switch,
         rp_filter=entry.rp_filter,
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-_NO_CONTENT = frozenset({"position", "warnings", "ignored", "annotations", "iptables_file"})
+_NO_CONTENT = frozenset({"position", "warnings", "ignored", "annotations", "saved_file", "left_out"})
 
 
 def digest_of(value: object) -> str:

@@ -49,12 +49,14 @@ def load_experiment(
     *,
     seed: int | None = None,
     settings: Sequence[str] = (),
+    skip_unknown: bool = False,
     check_expectations: CheckExpectations | None = None,
     check_runs: CheckRuns | None = None,
 ) -> Experiment:
     """Return the checked experiment of a file.
 
     `settings` are `path=value` texts that replace values (`run.repeat=3`, `nodes.count=8`), `seed` the file's seed.
+    `skip_unknown` leaves out what nodes' saved rules hold that simnet does not model.
     `check_expectations` knows which metrics there are, `check_runs` what only the engine can tell of runs that are
     right by themselves; their problems join the others.
     Raises InputError with every mistake, each with file, line, field, found, expected and fix.
@@ -96,7 +98,7 @@ def load_experiment(
         data["run"]["seed"] = seed
     if problems:
         raise InputError(problems)
-    return _Loading(document, data, check_expectations, check_runs).experiment()
+    return _Loading(document, data, skip_unknown, check_expectations, check_runs).experiment()
 
 
 def _apply_setting(data: dict[str, Any], setting: str, problems: list[Problem]) -> None:
@@ -165,6 +167,7 @@ class _Loading:
         self,
         document: Document,
         data: dict[str, Any],
+        skip_unknown: bool,
         check_expectations: CheckExpectations | None,
         check_runs: CheckRuns | None,
     ) -> None:
@@ -172,7 +175,7 @@ class _Loading:
         self.document = document
         self.data = data
         self.problems: list[Problem] = []
-        self.reading = Reading(document, self.problems)
+        self.reading = Reading(document, self.problems, skip_unknown=skip_unknown)
 
     def experiment(self) -> Experiment:
         base = read_model(ExperimentModel, self.data, self.document, (), self.problems)

@@ -100,7 +100,7 @@ class NodeModel(FileModel):
     as_number: AsNumber | None = None
     switch: Text | None = None
     rp_filter: RpFilter = "none"
-    iptables: Text | None = None
+    iptables: Annotated[list[Text], OneOrMore] = []
 
 
 class KubeProxyIPTablesModel(FileModel):

@@ -57,7 +57,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "asNumber": "its AS, in place of calico.asNumber",
         "switch": "the leaf that it hangs off; left out: in turn",
         "rpFilter": "sysctl rp_filter of its interfaces: strict 1, loose 2, none 0",
-        "iptables": "a file of iptables-save text that replaces the generated rules",
+        "iptables": "a file of iptables-save text in place of the generated rules of its family; or a list of files",
     },
     "KubeProxyModel": {
         "apiVersion": "ignored; may stand there",

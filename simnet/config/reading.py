@@ -11,6 +11,7 @@ from simnet.config.documents import Document, FieldPath
 from simnet.config.file_problems import problem_at
 from simnet.errors import Problem
 from simnet.model.kubernetes import Objects
+from simnet.model.scenario import SavedRules
 from simnet.model.workload import Trace
 
 
@@ -23,6 +24,8 @@ class Reading:
     warnings: list[Problem] = field(default_factory=list)
     objects: dict[str, Objects] = field(default_factory=dict)  # by the text of `objects:`
     traces: dict[str, Trace] = field(default_factory=dict)  # by name of the file
+    skip_unknown: bool = False  # leave out saved rules that simnet does not model
+    saved_rules: dict[str, tuple[SavedRules | None, list[Problem], list[Problem]]] = field(default_factory=dict)
     files: dict[str, None] = field(default_factory=dict)  # every file that was read, in order
 
     @property

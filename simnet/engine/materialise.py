@@ -10,6 +10,7 @@ import ipaddress
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from simnet.controlplane.bgp.steady import steady_fibs
 from simnet.controlplane.calico.encapsulation import tunnel_kinds, tunnels_of
@@ -26,7 +27,7 @@ from simnet.model.cluster import Cluster, ClusterNode, ClusterPod
 from simnet.model.iptables.parser import parse_rules
 from simnet.model.iptables.ruleset import Family, Ruleset
 from simnet.model.kubernetes import ZONE_LABEL, EndpointSlice, Objects, Service
-from simnet.model.scenario import ClusterSpec, NodeSpec
+from simnet.model.scenario import ClusterSpec, NodeSpec, SavedRules
 from simnet.model.workload import ClientOrigin, ClientPopulation
 
 CLIENT_NAMESPACE = "simnet-clients"
@@ -59,7 +60,7 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
         fabric=fabric,
         fibs=fibs,
         rulesets=_rulesets(spec, nodes, services, slices),
-        warnings=(*spec.objects.warnings, *_pending(ready.scheduled, spec)),
+        warnings=(*spec.objects.warnings, *spec.warnings, *_pending(ready.scheduled, spec)),
     )
 
 
@@ -400,13 +401,10 @@ def _rulesets(
     if any(":" in address for node in nodes for address in node.addresses):
         families.append(Family.IPV6)
     generators = [RuleGenerator(services, slices, spec.kube_proxy, family) for family in families]
-    imported = {node.name: node for node in spec.nodes if node.iptables_text is not None}
+    saved = {node.name: node.saved_rules for node in spec.nodes if node.saved_rules}
     rulesets: dict[str, tuple[Ruleset, ...]] = {}
     for node in nodes:
-        if node.name in imported:
-            text, file = imported[node.name].iptables_text, imported[node.name].iptables_file
-            rulesets[node.name] = (parse_rules(text or "", file=file).ruleset,)
-            continue
+        own = {each.family: parsed_rules(each) for each in saved.get(node.name, ())}
         proxied = ProxiedNode(
             name=node.name,
             primary_ip=node.addresses[0],
@@ -414,8 +412,17 @@ def _rulesets(
             interface_addresses=node.addresses,
             pod_cidrs=node.pod_cidrs,
         )
-        rulesets[node.name] = tuple(generator.for_node(proxied) for generator in generators)
+        rulesets[node.name] = tuple(
+            own.get(family) or generator.for_node(proxied)
+            for family, generator in zip(families, generators, strict=True)
+        )
     return rulesets
+
+
+@lru_cache(maxsize=64)  # a cluster is made anew for every seed that places its pods
+def parsed_rules(saved: SavedRules) -> Ruleset:
+    """Return the rules of a saved text."""
+    return parse_rules(saved.text, file=saved.saved_file, family=saved.family).ruleset
 
 
 def _pending(scheduled: Schedule, spec: ClusterSpec) -> Iterable[Problem]:

@@ -48,11 +48,11 @@ class CompiledCluster:
 
 
 def compile_cluster(
-    cluster: Cluster, spec: ClusterSpec, *, seed: int = 0, statistic_mode: str = "random", skip_unknown: bool = False
+    cluster: Cluster, spec: ClusterSpec, *, seed: int = 0, statistic_mode: str = "random"
 ) -> CompiledCluster:
     """Compile rules, routes and listeners. `seed` is that of the switches' ECMP hashes.
 
-    Raises InputError for an imported rule set that holds what simnet does not model.
+    Raises InputError where saved rules hold what simnet does not model and `spec.left_out_rules` does not name it.
     """
     addresses = AddressTable()
     fabric = cluster.fabric
@@ -65,7 +65,7 @@ def compile_cluster(
     _intern_services(cluster, addresses)
     interfaces = _interface_names(cluster)
     rulesets, hosts = _host_rulesets(cluster, spec, statistic_mode)
-    program = compile_program(rulesets, addresses, interfaces, skip_unknown=skip_unknown)
+    program = compile_program(rulesets, addresses, interfaces, skip_unknown=bool(spec.left_out_rules))
     tables = compile_tables(fabric, cluster.fibs, addresses)
     program_interface = {name: number for number, name in enumerate(interfaces)}
     device_id = {device.name: number for number, device in enumerate(fabric.devices)}
@@ -178,7 +178,7 @@ def _host_rulesets(
     nat_outgoing = NatOutgoing(spec.calico)
     for node, sets in cluster.rulesets.items():
         for ruleset in sets:
-            changed = nat_outgoing(ruleset) if not ruleset.source else ruleset
+            changed = nat_outgoing(ruleset)
             numbers[node, ruleset.family] = len(rulesets)
             rulesets.append(as_nth(changed) if as_nth else changed)
     return rulesets, numbers

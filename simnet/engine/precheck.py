@@ -76,7 +76,7 @@ def _missing_clients(clients: ClientPopulation, ready: PlacedObjects) -> Iterabl
 
 def _uncompilable(run: PlannedRun) -> Iterable[Problem]:
     """What imported rules hold that simnet does not model; generated ones hold nothing of that kind."""
-    if any(node.iptables_text is not None for node in run.scenario.cluster.nodes):
+    if any(node.saved_rules for node in run.scenario.cluster.nodes):
         try:
             prepare(run.scenario, seed=run.seed)
         except InputError as error:

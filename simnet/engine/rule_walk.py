@@ -20,12 +20,11 @@ from typing import NamedTuple
 import numpy as np
 
 from simnet import random_streams
-from simnet.dataplane.netfilter.emitter import HARMLESS_TARGETS
 from simnet.dataplane.netfilter.executor import HOOK_TABLES
 from simnet.dataplane.netfilter.packets import STATE_BITS, STATE_DNAT, STATE_NEW
-from simnet.dataplane.netfilter.predicates import MODULE_PROTOCOLS
 from simnet.errors import InputError, Position, Problem
 from simnet.model.fabric import Tunnel
+from simnet.model.iptables.modelled import PORT_PROTOCOLS, could_change_verdict, unmodelled_part
 from simnet.model.iptables.ruleset import (
     PROBABILITY_ONE,
     AddressTypeMatch,
@@ -56,6 +55,7 @@ from simnet.model.iptables.ruleset import (
     StatisticNth,
     StatisticRandom,
     Target,
+    TcpFlagsMatch,
     Verdict,
 )
 
@@ -184,6 +184,7 @@ class RuleWalker:
         self.asked_sources: set[IPNetwork] = set()  # networks that some packet's source was compared with
         self.asked_history = False  # a rule was met whose answer depends on packets before
         self._candidates: dict[tuple[int, IPAddress], list[int]] = {}
+        self._unknown: dict[int, tuple[Chain, dict[int, str]]] = {}  # by id of a chain: rules not modelled, and why
         self._indexes: dict[int, tuple[Chain, dict[IPAddress, list[int]], list[int]]] = {}
 
     def hook(
@@ -233,7 +234,13 @@ class RuleWalker:
                 continue
             rule = chain.rules[found]
             scanned += found - at + 1
-            chance = self._matches(ruleset, table, chain, found, now.packet, mark, own)
+            unknown = self._unmodelled(ruleset, chain).get(found) if ruleset.source else None
+            if unknown is not None:
+                if could_change_verdict(rule) and not self.skip_unknown:
+                    raise InputError([_unmodelled_problem(ruleset, table, chain, found, unknown)])
+                ways.append(_Way(probability, chain, found + 1, callers, mark, steps, draws, scanned))
+                continue
+            chance = self._matches(chain, found, now.packet, mark, own)
             options: list[tuple[bool, Fraction, int | None]]
             if 0 < chance < 1:
                 options, draws = self.chance.split(chance, draws), draws + 1
@@ -259,18 +266,14 @@ class RuleWalker:
                     ways.append(following._replace(chain=callee, at=0, callers=caller))
                 elif isinstance(target, Verdict) and target.name == "RETURN":
                     ways.append(following._replace(at=len(chain.rules)))
-                elif target is None or (isinstance(target, OpaqueTarget) and self._is_harmless(target)):
+                elif target is None or isinstance(target, OpaqueTarget):
                     ways.append(following)
                 else:
-                    self._check_target(ruleset, table, chain, found)
                     packet = now.packet._replace(mark=mark)
                     yield self._decided(
                         now._replace(probability=part, packet=packet, steps=met, draws=draws, scanned=scanned),
                         table, chain, rule, target, own,
                     )  # fmt: skip
-
-    def _is_harmless(self, target: OpaqueTarget) -> bool:
-        return self.skip_unknown or target.name in HARMLESS_TARGETS
 
     def _decided(self, now: HookResult, table: str, chain: Chain, rule: Rule, target: Target, own: Host) -> HookResult:
         header = now.packet.header
@@ -328,25 +331,28 @@ class RuleWalker:
         own = by_host.get(destination)
         return sorted(own + others) if own else others
 
-    def _matches(
-        self, ruleset: Ruleset, table: str, chain: Chain, at: int, packet: HookPacket, mark: int, own: Host
-    ) -> Fraction:
+    def _unmodelled(self, ruleset: Ruleset, chain: Chain) -> dict[int, str]:
+        """Return which rules of a chain simnet cannot follow, with what of them; looked up once a chain."""
+        known = self._unknown.get(id(chain))
+        if known is None:
+            parts = {at: unmodelled_part(rule) for at, rule in enumerate(chain.rules)}
+            known = (chain, {at: part for at, part in parts.items() if part is not None})
+            self._unknown[id(chain)] = known  # holds the chain, so that its id stays its own
+        return known[1]
+
+    def _matches(self, chain: Chain, at: int, packet: HookPacket, mark: int, own: Host) -> Fraction:
         """Return how likely a rule matches: 0 or 1 where nothing is left to chance."""
         chance = ONE
         for match in chain.rules[at].matches:
             holds = self._holds(match, packet, mark, own)
-            if holds is None:
-                if self.skip_unknown or _only_counts(chain.rules[at]):
-                    return Fraction(0)
-                raise InputError([_unknown(ruleset, table, chain, at, match)])
             if holds is False:
                 return Fraction(0)
             if holds is not True:
                 chance = holds if chance is ONE else chance * holds
         return chance
 
-    def _holds(self, match: Match, packet: HookPacket, mark: int, own: Host) -> bool | Fraction | None:
-        """Whether a match holds, its probability, or None where it is not modelled."""
+    def _holds(self, match: Match, packet: HookPacket, mark: int, own: Host) -> bool | Fraction:
+        """Whether a match holds, or its probability."""
         header = packet.header
         match match:
             case CommentMatch() | NfacctMatch():
@@ -359,13 +365,16 @@ class RuleWalker:
             case ProtocolMatch(number, _, negated):
                 return (number in (0, header.protocol)) != negated
             case PortMatch(module, sources, destinations, source_negated, destination_negated):
-                if MODULE_PROTOCOLS.get(module) != header.protocol:
-                    return None if module not in MODULE_PROTOCOLS else False
+                if PORT_PROTOCOLS.get(module) != header.protocol:
+                    return False
                 if sources is not None and (sources[0] <= header.source_port <= sources[1]) == source_negated:
                     return False
                 if destinations is None:
                     return True
                 return (destinations[0] <= header.destination_port <= destinations[1]) != destination_negated
+            case TcpFlagsMatch(mask, set_flags, negated):  # a new connection's packet is a SYN, any other an ACK
+                carried = {"SYN" if packet.state & STATE_NEW else "ACK"}
+                return (carried & set(mask) == set(set_flags)) != negated
             case MultiportMatch(ranges, which, negated):
                 ports = {"sports": (header.source_port,), "dports": (header.destination_port,)}.get(
                     which, (header.source_port, header.destination_port)
@@ -374,8 +383,6 @@ class RuleWalker:
             case MarkMatch(value, mask, negated):
                 return (mark & mask == value) != negated
             case ConntrackStateMatch(states, negated):
-                if any(state not in STATE_BITS for state in states):
-                    return None
                 return any(packet.state & STATE_BITS[state] for state in states) != negated
             case StatisticRandom(threshold, negated):
                 chance = Fraction(threshold, PROBABILITY_ONE)
@@ -391,8 +398,6 @@ class RuleWalker:
             case OutInterface(name, negated):
                 return _is_interface(name, packet.out_interface) != negated
             case AddressTypeMatch():
-                if match.limit_interface is not None:
-                    return None
                 self.asked_sources.update(own.networks if match.source_type else ())
                 return all(
                     wanted is None or (own.type_of(address) in wanted.split(",")) != negated
@@ -401,15 +406,7 @@ class RuleWalker:
                         (match.destination_type, match.destination_negated, header.destination),
                     )
                 )
-        return None
-
-    def _check_target(self, ruleset: Ruleset, table: str, chain: Chain, at: int) -> None:
-        target = chain.rules[at].target
-        unknown = isinstance(target, OpaqueTarget)
-        unknown |= isinstance(target, Dnat | Snat) and target.last_address not in (None, target.address)
-        unknown |= isinstance(target, Verdict) and target.name not in ("ACCEPT", "DROP")
-        if unknown:
-            raise InputError([_unknown(ruleset, table, chain, at, target)])
+        raise AssertionError(match)  # OpaqueMatch: the rule was left out, or an error
 
 
 class _Caller(NamedTuple):
@@ -472,16 +469,11 @@ def _is_interface(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("+") else name == pattern
 
 
-def _only_counts(rule: Rule) -> bool:
-    return rule.target is None or (isinstance(rule.target, OpaqueTarget) and rule.target.name in HARMLESS_TARGETS)
-
-
-def _unknown(ruleset: Ruleset, table: str, chain: Chain, at: int, what: Match | Target | None) -> Problem:
-    name = getattr(what, "module", None) or getattr(what, "name", None) or type(what).__name__
+def _unmodelled_problem(ruleset: Ruleset, table: str, chain: Chain, at: int, part: str) -> Problem:
     return Problem(
         Position(ruleset.source or "generated rules", chain.rules[at].line),
         f"{table} {chain.name} rule {at + 1}",
-        f"{name}, which a packet meets here",
+        f"{part}, which a packet meets here",
         "a match or target that simnet models",
         "remove the rule, or leave it out with --skip-unknown",
     )

@@ -81,7 +81,7 @@ def _expected_shares(
     sites = _sites(compiled, callers, demand)
     if len(sites) * len(chosen) * branches > MOST_WALKS:
         return {}
-    rules = RuleWalker(record=False)
+    rules = RuleWalker(record=False, skip_unknown=True)  # what must not be left out, compiling has refused
     around = Surroundings(
         cluster,
         {node: {each.family: each for each in sets} for node, sets in cluster.rulesets.items()},

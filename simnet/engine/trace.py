@@ -145,8 +145,8 @@ class End:
 class Tracer:
     """Traces through one cluster; keeps what it has indexed between questions."""
 
-    def __init__(self, cluster: Cluster, spec: ClusterSpec, *, skip_unknown: bool = False) -> None:
-        self.cluster, self.spec, self.skip_unknown = cluster, spec, skip_unknown
+    def __init__(self, cluster: Cluster, spec: ClusterSpec) -> None:
+        self.cluster, self.spec, self.skip_unknown = cluster, spec, bool(spec.left_out_rules)
         nat_outgoing = NatOutgoing(spec.calico)
         self._whole: dict[str, dict[Family, Ruleset]] = {}
         self._nat_outgoing = nat_outgoing
@@ -255,10 +255,10 @@ class Tracer:
         return Surroundings(cluster, self._rulesets(), routes, rules, self._listening, node_of), place
 
     def _rulesets(self) -> dict[str, dict[Family, Ruleset]]:
-        """All nodes' rules with what Felix adds to generated ones."""
+        """All nodes' rules with what Felix adds to kube-proxy's."""
         if not self._whole:
             for node, sets in self.cluster.rulesets.items():
-                self._whole[node] = {each.family: each if each.source else self._nat_outgoing(each) for each in sets}
+                self._whole[node] = {each.family: self._nat_outgoing(each) for each in sets}
         return self._whole
 
     # --- one node's rules --------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from enum import Enum
 from simnet.errors import Position, Problem
 from simnet.model.calico import CalicoNode, CalicoSettings, FabricSettings
 from simnet.model.cluster import Block
+from simnet.model.iptables.modelled import LeftOutRule
+from simnet.model.iptables.ruleset import Family
 from simnet.model.kube_proxy import KubeProxyConfiguration
 from simnet.model.kubernetes import Objects
 from simnet.model.queues import CpuCosts
@@ -38,6 +40,16 @@ class Placement(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class SavedRules:
+    """The text of a real node's rules of one family."""
+
+    family: Family
+    text: str
+    saved_file: str  # as the user named it, for messages
+    left_out: tuple[LeftOutRule, ...] = ()  # what simnet does not model in it, and the user let be left out
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSpec:
     """A node in simnet's short form."""
 
@@ -47,8 +59,7 @@ class NodeSpec:
     cpus: int = 4
     pod_cidrs: tuple[str, ...] = ()
     as_number: int | None = None
-    iptables_text: str | None = None  # a saved rule set that replaces the generated one
-    iptables_file: str = ""
+    saved_rules: tuple[SavedRules, ...] = ()  # one a family, in place of the generated rules of that family
     switch: str | None = None  # the leaf it hangs off; None: in turn
     rp_filter: str = "none"  # "none", "strict", "loose"
 
@@ -79,6 +90,14 @@ class ClusterSpec:
     calico_nodes: tuple[CalicoNode, ...] = ()
     cpu: CpuCosts | None = None  # None: nodes take no time
     queues: bool = False  # links have queues, be they unlimited, without any of them being described
+    warnings: tuple[Problem, ...] = field(default=(), compare=False)  # what was odd in the file but usable
+
+    @property
+    def left_out_rules(self) -> tuple[LeftOutRule, ...]:
+        """What nodes' saved rules hold that simnet does not model; each file's once, however many nodes share it."""
+        return tuple(
+            dict.fromkeys(rule for node in self.nodes for saved in node.saved_rules for rule in saved.left_out)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +185,9 @@ class Experiment:
     resolved: Mapping[str, object] = field(default_factory=dict)  # the file with every default written out
     warnings: tuple[Problem, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)  # every file that was read -> SHA-256 of its content
+
+    @property
+    def left_out_rules(self) -> tuple[LeftOutRule, ...]:
+        """What the runs' clusters leave out of saved rules, each once."""
+        clusters = {id(run.scenario.cluster): run.scenario.cluster for run in self.runs}
+        return tuple(dict.fromkeys(rule for cluster in clusters.values() for rule in cluster.left_out_rules))

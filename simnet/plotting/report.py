@@ -65,6 +65,7 @@ def report_html(result: Result) -> str:
         spread_headings=["variant", *result.sweep, "over", "E", "N", "CoV", "chance alone", "Jain", "max/mean",
                          "dispersion", "chi-square p"],
         spread_rows=_spread_rows(result),
+        left_out_rules=first.get("left_out_rules", []),
         not_modelled=NOT_MODELLED,
         gain=_gain(result),
     )  # fmt: skip

@@ -27,6 +27,7 @@ from simnet.model.iptables.ruleset import (
 )
 
 POSTROUTING, NAT_OUTGOING = "cali-POSTROUTING", "cali-nat-outgoing"
+FELIX = "cali-"  # how the names of its chains begin
 RETURN = Verdict("RETURN")
 
 
@@ -53,10 +54,15 @@ class NatOutgoing:
             }
 
     def __call__(self, ruleset: Ruleset) -> Ruleset:
-        """Return the rule set with the chains added; unchanged where natOutgoing is off or no pool is of its family."""
+        """Return the rule set with the chains added; unchanged where natOutgoing is off or no pool is of its family.
+
+        A real node's rules that hold Felix's chains already say what Felix has written there: they stay as they are.
+        """
         nat = ruleset.tables.get("nat")
         added = self._chains[ruleset.family]
         if not self._is_on or nat is None or not added[NAT_OUTGOING].rules:
+            return ruleset
+        if ruleset.source and any(name.startswith(FELIX) for name in nat.chains):
             return ruleset
         hook = nat.chains["POSTROUTING"]
         changed = {"POSTROUTING": replace(hook, rules=(*hook.rules, Rule((), Jump(POSTROUTING)))), **added}

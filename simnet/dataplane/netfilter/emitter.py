@@ -34,6 +34,7 @@ from simnet.dataplane.netfilter.program import (
 from simnet.dataplane.netfilter.recent_lists import is_plain_check, recent_tables
 from simnet.errors import ModelError, Position, Problem
 from simnet.model.addresses import AddressTable
+from simnet.model.iptables.modelled import could_change_verdict, passes_on
 from simnet.model.iptables.ruleset import (
     BUILT_IN_CHAINS,
     PROBABILITY_ONE,
@@ -52,10 +53,6 @@ from simnet.model.iptables.ruleset import (
 if TYPE_CHECKING:
     from simnet.dataplane.netfilter.compiler import ChainUnit
 
-# Targets that neither decide nor change anything that a modelled match reads
-HARMLESS_TARGETS = frozenset(
-    {"LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "CHECKSUM", "CLASSIFY", "DSCP", "TOS", "TCPMSS"}
-)
 NO_CALLEE = -1
 _SHORTEST_DISPATCH = 4  # a shorter run is cheaper as single rules
 
@@ -116,6 +113,10 @@ def _residual(tests: list[Test], key: tuple[int, int, int]) -> list[Test]:
         (Predicate.DESTINATION_PORT, False, key[2]),
     )
     return [test for test in tests if test not in answers]
+
+
+# What a rule becomes that is left out: the kernel evaluates it, no packet matches it.
+_NEVER = _RuleForm.of([(Predicate.PROTOCOL, False, 256)], Action.COUNT, 0, NO_CALLEE)
 
 
 @dataclass(slots=True)
@@ -431,6 +432,7 @@ class Emitter:
                     form = _RuleForm.of(self.predicates.tests(rule.matches), *self._target(rule.target, unit))
                 except Unknown as unknown:
                     self._unknown(unit, index, rule, str(unknown), problems)
+                    lines.append(_Line(first_rule + index, _NEVER))
                     continue
                 # an nth counter belongs to one rule of one chain
                 if unit.is_variant and not any(predicate is Predicate.NTH for predicate, _, _ in form.tests):
@@ -439,10 +441,7 @@ class Emitter:
         return lines
 
     def _unknown(self, unit: ChainUnit, index: int, rule: Rule, reason: str, problems: list[Problem]) -> None:
-        is_harmless = rule.target is None or (
-            isinstance(rule.target, OpaqueTarget) and rule.target.name in HARMLESS_TARGETS
-        )
-        if self.skip_unknown or is_harmless:  # what cannot change a verdict is no error, but is told
+        if self.skip_unknown or not could_change_verdict(rule):  # no error, but told
             self.skipped.append(SkippedRule(unit.source, rule.line, unit.table, unit.chain.name, index, reason))
             return
         problems.append(
@@ -486,7 +485,7 @@ class Emitter:
                 address = self.addresses.intern(target.address)
                 row = (SNAT_TO_SOURCE, address, first, last, "--random-fully" in target.options)
                 return Action.SNAT, self.snat.number(row), -1
-            case OpaqueTarget() if target.name in HARMLESS_TARGETS:
+            case OpaqueTarget() if passes_on(target):
                 return Action.COUNT, 0, -1
             case OpaqueTarget():
                 raise Unknown(f"target {target.name}")

@@ -23,6 +23,7 @@ from simnet.dataplane.netfilter.program import (
     RecentTest,
 )
 from simnet.model.addresses import AddressTable
+from simnet.model.iptables.modelled import PORT_PROTOCOLS
 from simnet.model.iptables.ruleset import (
     AddressTypeMatch,
     CommentMatch,
@@ -45,7 +46,6 @@ from simnet.model.iptables.ruleset import (
 )
 from simnet.units import PS_PER_S
 
-MODULE_PROTOCOLS = {"tcp": 6, "udp": 17, "dccp": 33, "sctp": 132, "udplite": 136}
 _TYPES = {"UNICAST": TYPE_UNICAST, "LOCAL": TYPE_LOCAL, "MULTICAST": TYPE_MULTICAST, "BROADCAST": TYPE_BROADCAST}
 
 Test = tuple[Predicate, bool, int]  # predicate, negated, operand
@@ -153,7 +153,7 @@ class PredicateCompiler:
             tests.append((Predicate(host + 1), negated, operand))
 
     def _ports(self, tests: list[Test], match: PortMatch, protocols: set[int]) -> None:
-        number = MODULE_PROTOCOLS.get(match.module)
+        number = PORT_PROTOCOLS.get(match.module)
         if number is None:
             raise Unknown(f"port match of module {match.module}")
         if number not in protocols:

@@ -69,7 +69,7 @@ def test_a_node_without_a_chain_that_the_others_jump_to_is_refused():
 def test_every_unknown_match_is_named_with_its_line():
     rules = (
         rs.Rule((rs.OpaqueMatch("set", ("--match-set", "x")),), rs.Verdict("DROP"), line=12),
-        rs.Rule((), rs.OpaqueTarget("CONNMARK"), line=13),
+        rs.Rule((), rs.OpaqueTarget("NOTRACK"), line=13),
         rs.Rule((), rs.OpaqueTarget("LOG"), line=14),
     )
     ruleset = nat(rs.Chain("PREROUTING", rules, "ACCEPT"), source="node-a.save")
@@ -81,12 +81,12 @@ def test_every_unknown_match_is_named_with_its_line():
         "  expected: a match or target that simnet models\n"
         "  fix:      remove the rule, or leave it out with --skip-unknown\n"
         "node-a.save:13: nat PREROUTING rule 2\n"
-        "  found:    target CONNMARK\n"
+        "  found:    target NOTRACK\n"
         "  expected: a match or target that simnet models\n"
         "  fix:      remove the rule, or leave it out with --skip-unknown"
     )
     program = compile_program([ruleset], AddressTable(), skip_unknown=True)
-    assert [(rule.line, rule.reason) for rule in program.skipped] == [(12, "match set"), (13, "target CONNMARK")]
+    assert [(rule.line, rule.reason) for rule in program.skipped] == [(12, "match set"), (13, "target NOTRACK")]
 
 
 def test_a_loop_of_jumps_and_a_jump_to_nowhere_are_refused():
