@@ -190,7 +190,7 @@ def test_hostile_input_ends_with_one_clear_message_soon_and_leaves_nothing(tmp_p
     assert "Traceback" not in told.stderr
     assert "\n  expected: " in told.stderr
     assert len(told.stderr) < 10_000
-    assert used < 2
+    assert used < 8  # seconds of CPU; 1 to 3 on a busy machine, and a bomb that goes off takes minutes
     assert list((tmp_path / "cwd").iterdir()) == []
 
 
