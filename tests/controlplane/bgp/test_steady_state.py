@@ -69,6 +69,70 @@ def test_s2_bridged_has_the_tables_of_the_specification():
     assert route_lines(fibs["A"], local=True) == ["local 10.0.0.11 dev eth0 proto kernel scope host src 10.0.0.11"]
 
 
+CONNECTED = {  # by mode: S's routes to its nodes, a node's to the others (N: its last number)
+    BRIDGED: (
+        ["10.0.0.0/24 dev br0 proto kernel scope link src 10.0.0.1"],
+        "10.0.0.0/24 dev eth0 proto kernel scope link src 10.0.0.N",
+    ),
+    ROUTED: (
+        [
+            "10.0.0.11 dev p-A proto kernel scope link src 10.0.0.1",
+            "10.0.0.12 dev p-B proto kernel scope link src 10.0.0.1",
+        ],
+        "10.0.0.1 dev eth0 proto kernel scope link src 10.0.0.N",
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", FabricMode)
+@pytest.mark.parametrize("wiring", Wiring)
+def test_every_table_of_every_wiring_is_written_out(wiring, mode):
+    """Facts 7.2 and 7.3: what S2 has, and what the other wirings have in its place."""
+    _, fibs = make(wiring, mode, service_cluster_ips=("10.96.0.0/12",))
+    on_s, on_node = CONNECTED[mode]
+    out_to = {"A": "br0" if mode is BRIDGED else "p-A", "B": "br0" if mode is BRIDGED else "p-B"}
+
+    def over_both(prefix):
+        return [
+            f"{prefix} proto bird",
+            f"nexthop via 10.0.0.11 dev {out_to['A']} weight 1",
+            f"nexthop via 10.0.0.12 dev {out_to['B']} weight 1",
+        ]
+
+    def block_at_s(prefix, owner, address):
+        return over_both(prefix) if wiring is Wiring.S3 else [f"{prefix} via {address} dev {out_to[owner]} proto bird"]
+
+    def block_at_node(prefix, owner_address):
+        if wiring is Wiring.S1:
+            return []  # own AS in AS_PATH
+        gateway = owner_address if mode is BRIDGED else "10.0.0.1"
+        return [f"{prefix} via {gateway} dev eth0 proto bird metric {2147483547 if wiring is Wiring.S5 else 1024}"]
+
+    assert lines(fibs, "S") == [
+        *on_s,
+        *over_both("10.96.0.0/12"),
+        *block_at_s("192.168.10.0/26", "A", "10.0.0.11"),
+        *block_at_s("192.168.20.64/26", "B", "10.0.0.12"),
+        "198.51.100.0/24 dev p-clients proto kernel scope link src 198.51.100.1",
+        *over_both("203.0.113.0/24"),
+        *block_at_s("203.0.113.80", "B", "10.0.0.12"),  # S3: A tells of B's Local address too (consequence A)
+    ]
+    assert lines(fibs, "A") == [
+        "default via 10.0.0.1 dev eth0",
+        on_node.replace("N", "11"),
+        "blackhole 192.168.10.0/26 proto bird",
+        "192.168.10.5 dev calic440f455693 scope link metric 1024",
+        *block_at_node("192.168.20.64/26", "10.0.0.12"),
+    ]
+    assert lines(fibs, "B") == [
+        "default via 10.0.0.1 dev eth0",
+        on_node.replace("N", "12"),
+        *block_at_node("192.168.10.0/26", "10.0.0.11"),
+        "blackhole 192.168.20.64/26 proto bird",
+        "192.168.20.70 dev cali0d7763386da scope link metric 1024",
+    ]
+
+
 OWN_AS = tuple(ClusterNode(node.name, node.addresses, {}, as_number=64512 + i) for i, node in enumerate(NODES))
 
 
