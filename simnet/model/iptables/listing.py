@@ -82,7 +82,7 @@ def parse_listing(text: str, *, file: str, family: Family | None = None) -> Pars
         draft.note(0, "counters with K, M, G or T are rounded in a listing; iptables -x shows them whole")
     if not draft.tables and not draft.problems:
         draft.problem(
-            0, RuleError("", "no chains", "a listing of iptables -L -n -v", "save with `iptables-save > FILE`")
+            1, RuleError("", "no chains", "a listing of iptables -L -n -v", "save with `iptables-save > FILE`")
         )
     return draft.finish()
 

@@ -128,7 +128,7 @@ class _SaveReader:
                 saw_rules = saw_rules or line[0] in "*:"
         draft = self.draft
         if not saw_rules and not draft.problems:
-            draft.problem(0, RuleError("", "no rules", "lines of iptables-save, or a listing of iptables -L -n -v",
+            draft.problem(1, RuleError("", "no rules", "lines of iptables-save, or a listing of iptables -L -n -v",
                                        "save the rules with `iptables-save > FILE`"))  # fmt: skip
         for table in draft.tables.values():
             if table.headed and not table.committed:

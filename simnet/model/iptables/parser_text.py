@@ -140,7 +140,8 @@ class Draft:
 
     def problem_count_note(self) -> None:
         """Say how many problems there are beyond those told."""
-        self.problems.append(Problem(Position(self.file, 10**9), "", f"{self.unsaid_problems} more mistakes",
+        last_told = max(problem.where.line for problem in self.problems)
+        self.problems.append(Problem(Position(self.file, last_told), "", f"{self.unsaid_problems} more mistakes",
                                      "rules as iptables-save prints them", "mend those above first"))  # fmt: skip
 
     def _check_chains(self, table: TableDraft) -> None:
