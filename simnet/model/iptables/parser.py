@@ -97,7 +97,6 @@ class _SaveReader:
 
     def read(self, text: str) -> ParsedRules:
         lines = self.lines = text.split("\n")
-        saw_rules = False
         at = 0
         end = len(lines)
         while at < end:
@@ -116,7 +115,6 @@ class _SaveReader:
                 ):
                     extra.append(following)
                     at += 1
-                saw_rules = True
                 if extra:
                     self._wrapped(line, extra, number)
                     continue
@@ -124,10 +122,8 @@ class _SaveReader:
                 self._line(line, number)
             except RuleError as error:
                 self.draft.problem(number, error)
-            else:
-                saw_rules = saw_rules or line[0] in "*:"
         draft = self.draft
-        if not saw_rules and not draft.problems:
+        if not draft.tables and not draft.problems:
             draft.problem(1, RuleError("", "no rules", "lines of iptables-save, or a listing of iptables -L -n -v",
                                        "save the rules with `iptables-save > FILE`"))  # fmt: skip
         for table in draft.tables.values():
@@ -406,8 +402,8 @@ def _infer_table(lines: list[str], number: int) -> tuple[str, str]:
 
 
 def _check_name(name: str) -> None:
-    if len(name.encode("utf-8", "replace")) > 28 or name[:1] in ("-", "!"):
-        raise RuleError("chain", f"chain name {name[:60]!r}", "1 to 28 characters that do not begin with - or !",
+    if len(name.encode("utf-8", "replace")) > 28 or name[:1] in ("-", "!") or len(name.split()) != 1:
+        raise RuleError("chain", f"chain name {name[:60]!r}", "1 to 28 characters without blanks, - or ! at the start",
                         "the kernel refuses other names; save the rules again, whole")  # fmt: skip
 
 

@@ -128,6 +128,13 @@ def test_a_listing_without_v_says_that_interfaces_are_missing() -> None:
     assert item.could_change_verdict
 
 
+@pytest.mark.parametrize("text", ["", "[", "...", "COMMIT", "# a comment", '-A "a chain" -j DROP'])
+def test_a_text_without_rules_or_with_a_name_that_no_chain_has_is_refused_with_its_line(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_rules(text, file="rules")
+    assert [problem.where.line for problem in caught.value.problems] == [1]
+
+
 def clean_or_refused(text: str) -> None:
     start = time.perf_counter()
     try:
