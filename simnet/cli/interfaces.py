@@ -96,6 +96,7 @@ def _as_json(interface: Interface) -> dict[str, Any]:
         "ifindex": interface.index,
         "ifname": interface.name,
         "address": interface.mac,
+        "mtu": interface.mtu if interface.mac else 65536,
         "linkIndex": interface.peer_index,
         "peer": interface.peer or None,
         "addresses": [

@@ -110,3 +110,40 @@ def test_a_real_kernel_shows_a_pods_veth_in_the_same_words() -> None:
     assert plain(pod, "eth0") == plain(mine, "eth0")
     assert plain(host, name) == plain(interfaces("--node", "A").stdout, name)
     assert table == [line.removeprefix("#   ") for line in mine.splitlines() if line.startswith("#   ")]
+
+
+@pytest.mark.parametrize(
+    ("mode", "lines"),
+    [
+        (
+            "ipipMode",
+            [
+                "3: tunl0@NONE: <NOARP,UP,LOWER_UP> mtu 1480 qdisc noqueue state UNKNOWN group default qlen 1000",
+                "    link/ipip 0.0.0.0 brd 0.0.0.0",
+                "    inet 10.244.179.0/32 scope global tunl0",
+            ],
+        ),
+        (
+            "vxlanMode",
+            [
+                "3: vxlan.calico: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1450 qdisc noqueue state UNKNOWN"
+                " group default qlen 1000",
+                None,
+                "    inet 10.244.179.0/32 scope global vxlan.calico",
+            ],
+        ),
+    ],
+)
+def test_a_node_shows_its_tunnel_and_everyones_mtu(tmp_path: Path, mode: str, lines: list[str | None]) -> None:
+    file = tmp_path / "cluster.yaml"
+    pod = "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: d}, spec: {nodeName: A, containers: [{name: c}]}}"
+    file.write_text(
+        "schema: simnet/v1\nnodes: [{name: A, address: 10.0.0.11}, {name: B, address: 10.0.0.12}]\n"
+        f"calico: {{ipPool: 10.244.0.0/16, {mode}: Always}}\nobjects:\n  - {pod}\n"
+    )
+    shown = CliRunner().invoke(command, [str(file), "--node", "A"], catch_exceptions=False).stdout.splitlines()
+    assert [line for line, wanted in zip(shown[10:13], lines, strict=True) if wanted is not None] == [
+        wanted for wanted in lines if wanted is not None
+    ]
+    assert f"mtu {1480 if mode == 'ipipMode' else 1450}" in shown[14]
+    assert "mtu 1500" in shown[6]

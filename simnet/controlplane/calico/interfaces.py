@@ -1,10 +1,10 @@
 """The network interfaces of a node and of a pod, as `ip addr` prints them.
 
-Modelled: lo, the node's uplinks with their addresses, and for each pod a veth pair: host end `cali` + 11 hex digits
+Modelled: lo, the node's uplinks with their addresses, tunl0 and vxlan.calico with theirs, MTUs, and for each pod a veth pair: host end `cali` + 11 hex digits
 with MAC ee:ee:ee:ee:ee:ee and no address, pod end eth0 with a /32 (/128), each naming the other's index. Made up, since
-they depend on a cluster's history: the indexes (a node's uplinks from 2, its pods' veths after them in the order of the
-pods; eth0 of a pod is 3, since the host's end takes 2 in the pod's namespace before it moves out) and MAC addresses
-other than Calico's. Left out: link-local IPv6 addresses, tunl0 and vxlan.calico.
+they depend on a cluster's history: the indexes (a node's uplinks from 2, tunnels and pods' veths after them in the
+order of the pods; eth0 of a pod is 3, since the host's end takes 2 in the pod's namespace before it moves out) and MAC addresses
+other than Calico's. Left out: link-local IPv6 addresses.
 Source: projectcalico/calico, cni-plugin/pkg/dataplane/linux/dataplane_linux.go; linux, drivers/net/veth.c;
 ip-address(8).
 """
@@ -22,7 +22,6 @@ from simnet.model.iptables.ruleset import IPNetwork
 CALICO_MAC = "ee:ee:ee:ee:ee:ee"
 GATEWAYS = {4: "169.254.1.1", 6: "fe80::ecee:eeff:feee:eeee"}  # of pods: proxy ARP; the link-local address of that MAC
 POD_INDEX = 3  # of eth0 in a pod
-MTU_BYTES = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,8 @@ class Interface:
     peer_index: int | None = None
     peer: str = ""  # of a veth: the pod "namespace/name", or the node
     namespace_id: int | None = None  # as `ip addr` numbers the namespaces that a veth leads to
+    mtu: int = 1500
+    tunnel: str = ""  # "ipip", "vxlan"; empty: none
 
 
 def node_interfaces(fabric: Fabric, node: str) -> tuple[Interface, ...]:
@@ -57,9 +58,16 @@ def node_interfaces(fabric: Fabric, node: str) -> tuple[Interface, ...]:
                 beyond = [a for other in segment.attachments if other is not end for a in other.addresses]
                 uplinks.setdefault(end.interface, []).extend(_addresses(end.addresses, end.network, beyond))
     for name, addresses in uplinks.items():
-        found.append(Interface(len(found) + 1, name, _made_up_mac(node, name), tuple(addresses)))
+        mac = _made_up_mac(node, name)
+        found.append(Interface(len(found) + 1, name, mac, tuple(addresses), mtu=fabric.mtu))
+    for tunnel in next(device.tunnels for device in fabric.devices if device.name == node):
+        mac = "0.0.0.0" if tunnel.kind == "ipip" else _made_up_mac(node, tunnel.interface)
+        own = (InterfaceAddress(tunnel.address, 32),)
+        mtu = fabric.mtu - tunnel.extra_bytes
+        found.append(Interface(len(found) + 1, tunnel.interface, mac, own, mtu=mtu, tunnel=tunnel.kind))
     for number, pod in enumerate(pod for pod in fabric.pods if pod.node == node):
-        found.append(Interface(len(found) + 1, pod.interface, CALICO_MAC, (), POD_INDEX, pod.pod, namespace_id=number))
+        index, mtu = len(found) + 1, fabric.pod_mtu
+        found.append(Interface(index, pod.interface, CALICO_MAC, (), POD_INDEX, pod.pod, number, mtu))
     return tuple(found)
 
 
@@ -70,7 +78,8 @@ def pod_interfaces(fabric: Fabric, pod: str) -> tuple[Interface, ...]:
         raise KeyError(pod)
     host = next(each for each in node_interfaces(fabric, attachment.node) if each.name == attachment.interface)
     addresses = tuple(InterfaceAddress(a, 128 if ":" in a else 32) for a in attachment.addresses)
-    eth0 = Interface(POD_INDEX, "eth0", _made_up_mac(pod, "eth0"), addresses, host.index, attachment.node, 0)
+    mac, mtu = _made_up_mac(pod, "eth0"), fabric.pod_mtu
+    eth0 = Interface(POD_INDEX, "eth0", mac, addresses, host.index, attachment.node, 0, mtu)
     return _loopback(), eth0
 
 
@@ -96,11 +105,16 @@ def addr_lines(interfaces: Iterable[Interface]) -> Iterator[str]:
             flags = "<LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue state UNKNOWN group default qlen 1000"
             yield f"{each.index}: {each.name}: {flags}"
             yield "    link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00"
+        elif each.tunnel == "ipip":
+            flags = f"<NOARP,UP,LOWER_UP> mtu {each.mtu} qdisc noqueue state UNKNOWN group default qlen 1000"
+            yield f"{each.index}: {each.name}@NONE: {flags}"
+            yield f"    link/ipip {each.mac} brd 0.0.0.0"
         else:
-            qdisc = "mq" if each.peer_index is None else "noqueue"
+            state = "UNKNOWN" if each.tunnel else "UP"
+            qdisc = "mq" if each.peer_index is None and not each.tunnel else "noqueue"
             yield (
-                f"{each.index}: {each.name}{at}: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu {MTU_BYTES} qdisc {qdisc} "
-                "state UP group default qlen 1000"
+                f"{each.index}: {each.name}{at}: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu {each.mtu} qdisc {qdisc} "
+                f"state {state} group default qlen 1000"
             )
             leads = "" if each.namespace_id is None else f" link-netnsid {each.namespace_id}"
             yield f"    link/ether {each.mac} brd ff:ff:ff:ff:ff:ff{leads}"

@@ -9,10 +9,11 @@ from reference.forwarding import l3_hops, walk
 from simnet.config.cluster_file import load_cluster_spec
 from simnet.controlplane.bgp.steady import steady_fibs
 from simnet.controlplane.fabric import build_fabric
+from simnet.controlplane.route_lines import route_lines
 from simnet.engine.materialise import materialise
-from simnet.model.calico import CalicoSettings, FabricMode, FabricSettings, Wiring
+from simnet.model.calico import CalicoSettings, Encapsulation, FabricMode, FabricSettings, Mode, Wiring
 from simnet.model.cluster import Block, ClusterNode, ClusterPod
-from simnet.model.fib import NextHop, RouteKind
+from simnet.model.fib import NextHop, Route, RouteKind
 from simnet.model.route_text import parse_routes
 
 YAOBANK = """schema: simnet/v1
@@ -89,3 +90,34 @@ def test_the_upstream_router_of_two_subnets_and_the_hops_that_traceroute_counted
         for pod, count in counts.items():
             places, _, end = walk(fabric, fibs, node, source, pod)
             assert (l3_hops(fabric, places) + 1, end) == (count, "local"), (node, pod)
+
+
+def test_the_tunnel_routes_of_a_posted_ipip_worker_follow_from_its_blocks(shared_cases: Path) -> None:
+    """Twelve blocks of other workers and two addresses of its own block that one of them borrowed, word for word.
+
+    The blocks over two uplinks are left out: simnet's nodes have one.
+    """
+    text = (shared_cases / "real" / "routes" / "calico-9010-ecmp-borrowed.ip-route").read_text()
+    shown = [" ".join(line.split()) for line in text.splitlines()]
+    wrapped = [route for route in parse_routes(text).fib.routes if "tunl0" in _interfaces(route)]
+    far = {route.next_hops[0].gateway or "" for route in wrapped}
+    nodes = [ClusterNode("me", ("10.77.7.185",), {}), *(ClusterNode(f"n{a}", (a,), {}) for a in sorted(far))]
+    borrowed = tuple(
+        (str(route.prefix.network_address), f"n{route.next_hops[0].gateway}")
+        for route in wrapped
+        if route.prefix.prefixlen == 32
+    )
+    blocks = [Block(str(r.prefix), f"n{r.next_hops[0].gateway}") for r in wrapped if r.prefix.prefixlen == 26]
+    blocks.append(Block("172.27.198.192/26", "me", borrowed))
+    ipip = (Encapsulation("172.27.0.0/16", "ipip", Mode.ALWAYS),)
+    calico = CalicoSettings(ip_pools=("172.27.0.0/16",), version=(3, 27, 0), encapsulations=ipip)
+    settings = FabricSettings(mode=FabricMode.ROUTED)
+    fabric = build_fabric(nodes, [], [], settings)
+    mine = route_lines(steady_fibs(fabric, nodes, [], blocks, [], calico, settings)["me"])
+    expected = [line for line in shown if "tunl0" in line or line.startswith("blackhole")]
+    assert (len(expected), len(borrowed)) == (len(wrapped) + 1, 2)
+    assert [line for line in mine if line.startswith(("172.27.", "blackhole"))] == expected
+
+
+def _interfaces(route: Route) -> set[str]:
+    return {hop.interface for hop in route.next_hops}
