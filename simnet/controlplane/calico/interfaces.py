@@ -1,10 +1,10 @@
 """The network interfaces of a node and of a pod, as `ip addr` prints them.
 
-Modelled: lo, the node's uplinks with their addresses, tunl0 and vxlan.calico with theirs, MTUs, and for each pod a veth pair: host end `cali` + 11 hex digits
-with MAC ee:ee:ee:ee:ee:ee and no address, pod end eth0 with a /32 (/128), each naming the other's index. Made up, since
-they depend on a cluster's history: the indexes (a node's uplinks from 2, tunnels and pods' veths after them in the
-order of the pods; eth0 of a pod is 3, since the host's end takes 2 in the pod's namespace before it moves out) and MAC addresses
-other than Calico's. Left out: link-local IPv6 addresses.
+Modelled: lo, the node's uplinks with their addresses, tunl0 and vxlan.calico with theirs, MTUs, and for each pod a veth
+pair: host end `cali` + 11 hex digits with MAC ee:ee:ee:ee:ee:ee and no address, pod end eth0 with a /32 (/128), each
+naming the other's index. Made up, since they depend on a cluster's history: the indexes (a node's uplinks from 2, its
+tunnels and its pods' veths after them in the order of the pods; eth0 of a pod is 3, since the host's end takes 2 in the
+pod's namespace before it moves out) and MAC addresses other than Calico's. Left out: link-local IPv6 addresses.
 Source: projectcalico/calico, cni-plugin/pkg/dataplane/linux/dataplane_linux.go; linux, drivers/net/veth.c;
 ip-address(8).
 """
