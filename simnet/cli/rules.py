@@ -12,7 +12,6 @@ from simnet.cli.options import loaded_cluster, skip_unknown_option
 
 if TYPE_CHECKING:
     from simnet.cluster import NodeRules
-    from simnet.engine.rule_check import RuleCheck
 
 TABLES = ("nat", "filter", "mangle", "raw", "security")
 
@@ -22,7 +21,7 @@ TABLES = ("nat", "filter", "mangle", "raw", "security")
 @click.option("--node", required=True, metavar="NODE", help="Whose rules.")
 @click.option("--table", type=click.Choice(TABLES), help="This table only; of a list: nat where none is named.")
 @click.option("--chain", metavar="CHAIN", help="This chain only, with --format list.")
-@click.option("--family", type=click.Choice(["ipv4", "ipv6"]), default="ipv4", show_default=True)
+@click.option("--family", type=click.Choice(["ipv4", "ipv6"]), help="ipv4 unless told; of --check: the dump's own.")
 @click.option("--format", "form", type=click.Choice(["restore", "save", "list"]), default="save", show_default=True)
 @click.option("--explain", is_flag=True, help="The chance of each endpoint rule: if asked, and of all packets.")
 @click.option("--check", "dump", metavar="DUMP", help="Say how this iptables-save (or -L -n -v) text differs.")
@@ -31,21 +30,24 @@ TABLES = ("nat", "filter", "mangle", "raw", "security")
 @skip_unknown_option
 @click.pass_context
 def command(
-    context: click.Context, file: str, node: str, table: str | None, chain: str | None, family: str, form: str,
+    context: click.Context, file: str, node: str, table: str | None, chain: str | None, family: str | None, form: str,
     explain: bool, dump: str | None, output: str, as_json: bool, skip_unknown: bool,
 ) -> None:  # fmt: skip
     """Print NODE's rules as kube-proxy hands them to iptables-restore, as iptables-save prints them, or as a list.
 
     FILE is an experiment, a cluster file, or a file or folder of Kubernetes manifests. With --check, exit with 1
-    where rules are missing, stale or in another order; rules of other programs (foreign) are told and are no mistake.
+    where rules are missing, stale, changed or in another order, or where another program's stand among kube-proxy's;
+    rules of other programs elsewhere (foreign) are told and are no mistake.
     """
     cluster = loaded_cluster(file, skip_unknown)
-    rules = cluster.rules(node, family) if dump is None else cluster.asked_rules(node, family)
     is_json = as_json or output == "json"
     if dump is not None:
-        check = _checked(rules, dump)
-        click.echo(json.dumps(check.to_dict(), indent=2) if is_json else _check_text(check))
+        from simnet.cli.rule_check import check_text, checked
+
+        check = checked(cluster, node, dump, family)
+        click.echo(json.dumps(check.to_dict(), indent=2) if is_json else check_text(check))
         context.exit(0 if check.agrees else 1)
+    rules = cluster.rules(node, family or "ipv4")
     if explain:
         _explain(rules, chain, is_json)
     elif is_json:
@@ -98,43 +100,3 @@ def _explain(rules: NodeRules, chain: str | None, is_json: bool) -> None:
             f"  {each.number:>4}  {each.endpoint:<21} {float(each.conditional):>11.8f}"
             f" {float(each.unconditional):>12.8f} {float(each.unconditional / each.fair):>10.6f}"
         )
-
-
-def _checked(rules: NodeRules, dump: str) -> RuleCheck:
-    from simnet.engine.rule_check import check_rules
-    from simnet.errors import InputError, Position, Problem
-    from simnet.model.iptables.parser import parse_rules
-
-    try:
-        with open(dump, encoding="utf-8", errors="replace") as file:
-            text = file.read()
-    except OSError as error:
-        raise InputError(
-            [
-                Problem(
-                    Position(dump),
-                    "--check",
-                    error.strerror or str(error),
-                    "a file that can be read",
-                    "correct the path",
-                )
-            ]
-        ) from None
-    parsed = parse_rules(text, file=dump, family=rules.ruleset.family)
-    for note in parsed.notes:
-        click.echo(f"{dump}:{note.line}: {note.text}" if note.line else f"{dump}: {note.text}", err=True)
-    return check_rules(rules.node, rules.ruleset, parsed.ruleset)
-
-
-def _check_text(check: RuleCheck) -> str:
-    said = {"missing": "asked for, not there", "stale": "there, not asked for", "order": "in another order",
-            "foreign": "of other programs"}  # fmt: skip
-    lines = []
-    for kind, meaning in said.items():
-        found = [each for each in check.differences if each.kind == kind]
-        if found:
-            lines.append(f"{kind} ({meaning}): {len(found)}")
-            lines += [f"  {each.table:<7} {f'line {each.line}: ' if each.line else ''}{each.rule}" for each in found]
-    verdict = "agrees with" if check.agrees else "differs from"
-    lines.append(f"{check.file} {verdict} the {check.compared} rules that the objects ask for on {check.node}")
-    return "\n".join(lines)
