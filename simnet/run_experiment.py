@@ -30,13 +30,15 @@ from simnet.engine.executor import Failed, run_all
 from simnet.engine.network import CompiledCluster
 from simnet.engine.simulate import prepare, simulate
 from simnet.errors import SimnetError
+from simnet.model.recording import QUEUE_TABLES
 from simnet.model.scenario import Experiment, Placement, PlannedRun, Scenario
 from simnet.results import store
 from simnet.results.frames import SweepValue
 from simnet.results.store import RunDescription, RunWriter
 from simnet.results.topology import topology_of
 
-KEPT = {"summary": ("load", "hops"), "flows": ("flows", "load", "hops"), "packets": ("flows", "load", "hops")}
+_ALWAYS = ("load", "hops", *QUEUE_TABLES)
+KEPT = {"summary": _ALWAYS, "flows": ("flows", *_ALWAYS), "packets": ("flows", *_ALWAYS)}
 FAILURES = "failures.json"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ from simnet.dataplane.path.columns import Way
 from simnet.dataplane.path.network import NODE
 from simnet.engine.connections import Connections, round_trip_ps, spread
 from simnet.engine.network import CompiledCluster
+from simnet.engine.queued_run import QueuedRun
+from simnet.engine.sinks import PacketSink
 from simnet.engine.targets import Callers, Targets
 from simnet.errors import ModelError
 from simnet.model.flows import FlowBatch, PacketBatch
-from simnet.model.recording import FLOWS, REASONS, VERDICTS, Categories, ColumnData, Recording
+from simnet.model.recording import FLOWS, PARTS, REASONS, VERDICTS, Categories, ColumnData, Recording
 from simnet.model.scenario import Scenario
 
-PacketSink = Callable[[Mapping[str, ColumnData]], None]
 PROTOCOL_NAMES = {6: "tcp", 17: "udp", 132: "sctp"}
 _HOPS = 260  # more hops than a TTL allows
 _ADDED = ("connections", *(f"packets_{name}" for name in VERDICTS), "reply_packets", "reply_bytes")
@@ -35,9 +36,11 @@ class Recorder:
         targets: Targets,
         candidates: NDArray[np.int32],
         sink: PacketSink | None,
+        queues: QueuedRun | None = None,
     ) -> None:
         self.compiled, self.scenario, self.callers, self.targets = compiled, scenario, callers, targets
         self.candidates, self.sink = candidates, sink
+        self.queues = queues
         self._flows: list[dict[str, NDArray[Any]]] = []
         self._later: list[dict[str, NDArray[Any]]] = []  # what second and later connections add to their flows
         places, directions = len(compiled.place_names), len(compiled.direction_names)
@@ -211,6 +214,7 @@ class Recorder:
         delivered, answered = each.delivered[owner], each.answered[owner]
         size_bytes = packets.size_bytes[rows]
         delay_ps = each.request_cost.delay_ps(compiled.wires, owner, size_bytes.astype(np.int64))
+        round_trip = round_trip_ps(compiled, packets, each, owner, rows)
         place = np.where(delivered, request.place[owner], -1)
         serving = np.where(delivered, network.place_device[request.place[owner]], -1)
         self.sink(
@@ -225,9 +229,25 @@ class Recorder:
                 "l3_hops": request.l3_hops[owner],
                 "links": request.links[owner],
                 "delay_ps": np.where(delivered, delay_ps, -1),
-                "round_trip_ps": np.where(answered, round_trip_ps(compiled, packets, each, owner, rows), -1),
+                "round_trip_ps": np.where(answered, round_trip, -1),
+                **self._parts(each, owner, np.where(answered, round_trip, delay_ps), answered),
+                "dropped_at": Categories(np.zeros(len(rows), np.int32), ("",)),
             }
         )
+
+    @staticmethod
+    def _parts(
+        each: Connections, owner: NDArray[np.intp], total_ps: NDArray[np.int64], answered: NDArray[np.bool_]
+    ) -> dict[str, NDArray[np.int64]]:
+        """Where nothing waits, a packet's time is spent on the wires and getting onto them."""
+        propagation_ps = each.request_cost.propagation_ps[owner]
+        if each.reply_cost is not None:
+            propagation_ps = propagation_ps + np.where(answered, each.reply_cost.propagation_ps[owner], 0)
+        none = np.zeros(len(owner), np.int64)
+        return dict.fromkeys(PARTS, none) | {
+            "propagation_ps": propagation_ps,
+            "transmission_ps": total_ps - propagation_ps,
+        }
 
     # --- the end -----------------------------------------------------------------------------------
 
@@ -240,17 +260,19 @@ class Recorder:
         `expected` gives the share of connections in theory, by ("pod", name), ("entry_node", name) ...
         """
         totals = self._totals()
-        return Recording(
-            tables={
-                "flows": self._flow_table(),
-                "load": self._load_table(expected),
-                "hops": self._hop_table(),
-            },
-            totals=totals,
-        )
+        tables = {
+            "flows": self._flow_table(),
+            "load": self._load_table(expected),
+            "hops": self._hop_table(),
+        }
+        if self.queues is not None:
+            tables |= self.queues.tables()
+        return Recording(tables, totals)
 
     def _totals(self) -> dict[str, int]:
         totals = {"sent": self._sent}
+        if self.queues is not None:
+            self._reasons += self.queues.recorder.reasons
         for verdict, row in zip(VERDICTS, self._reasons, strict=True):
             totals[verdict] = int(row.sum())
             for reason, count in zip(REASONS, row, strict=True):
@@ -273,6 +295,8 @@ class Recorder:
             for name in _ADDED:
                 np.add.at(joined[name], row, late[name])
             np.maximum.at(joined["end_ps"], row, late["end_ps"])
+        if self.queues is not None:
+            self.queues.recorder.amend(joined)
         devices = ("", *self._device_names())
         names: dict[str, tuple[str, ...]] = {
             "client": self._client_names,

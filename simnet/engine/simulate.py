@@ -12,8 +12,10 @@ from simnet.engine.connections import Sender
 from simnet.engine.materialise import materialise
 from simnet.engine.network import CompiledCluster, compile_cluster
 from simnet.engine.processes import Timeline, client_population
-from simnet.engine.recorder import PacketSink, Recorder
+from simnet.engine.queued_run import QueuedRun
+from simnet.engine.recorder import Recorder
 from simnet.engine.shares import expected_shares
+from simnet.engine.sinks import PacketSink
 from simnet.engine.targets import callers_of, service_of, service_port, targets_of
 from simnet.errors import InputError, Position, Problem
 from simnet.model.recording import Recording
@@ -50,7 +52,9 @@ def simulate(
         generator = generation.generator(workload)
     except ValueError as error:
         raise InputError([_undrawable(error)]) from None
-    recorder = Recorder(compiled, scenario, callers, targets, _candidates(compiled, scenario), sink)
+    queues = QueuedRun(compiled, scenario, generator, seed, sink) if scenario.has_queues else None
+    candidates = _candidates(compiled, scenario)
+    recorder = Recorder(compiled, scenario, callers, targets, candidates, None if queues else sink, queues)
     state = HookState.at_start(compiled.network.program, scenario.run.recent_limit)
     timeline = Timeline()
     timeline.env.process(
@@ -63,9 +67,18 @@ def simulate(
         recorder.expect(len(packets))
         for sent in sender.send(flows, packets):
             recorder.add(*sent)
-        progress(int(flows.start_ps[-1]))
+            if queues is not None:
+                queues.add(sent)
+        now_ps = int(flows.start_ps[-1])
+        if queues is not None:
+            queues.advance(now_ps)
+        progress(now_ps)
     for sent in sender.finish():
         recorder.add(*sent)
+        if queues is not None:
+            queues.add(sent)
+    if queues is not None:
+        queues.finish()
     return recorder.finish(expected_shares(compiled, variant, targets, callers, generator.demand))
 
 

@@ -94,7 +94,7 @@ FLOWS: tuple[Column, ...] = (
         "round_trip_ps",
         "int64",
         "ps",
-        "first packet and its reply, without time in the pod; -1: not answered",
+        "first packet and its reply, its time in the pod included; -1: not answered",
     ),
     Column("packets_sent", "int32", "", "request packets of the flow"),
     Column("packets_delivered", "int32", "", "request packets that reached a pod"),
@@ -105,6 +105,18 @@ FLOWS: tuple[Column, ...] = (
     Column("reply_packets", "int32", "", "reply packets that came back to the client"),
     Column("reply_bytes", "int64", "B", "their bytes"),
 )
+
+_PART_MEANING = {
+    "propagation_ps": "on the wires",
+    "transmission_ps": "onto the wires, bit by bit",
+    "link_queue_ps": "waiting for wires",
+    "cpu_queue_ps": "waiting for nodes' cores",
+    "cpu_ps": "handled by nodes' cores, rules left out",
+    "rule_scan_ps": "held against rules (of a packet that a queue dropped: part of cpu_ps)",
+    "pod_queue_ps": "waiting in the pod",
+    "service_ps": "served by the pod",
+}
+PARTS = tuple(_PART_MEANING)
 
 PACKETS: tuple[Column, ...] = (
     Column("flow_id", "int64", "", "the flow, as in `flows`"),
@@ -122,7 +134,48 @@ PACKETS: tuple[Column, ...] = (
         "ps",
         "from its first bit at the client to its last at the pod; -1: not delivered",
     ),
-    Column("round_trip_ps", "int64", "ps", "and back, without time in the pod; -1: not answered"),
+    Column("round_trip_ps", "int64", "ps", "and back, its time in the pod included; -1: not answered"),
+    *(Column(name, "int64", "ps", f"{what}, there and back as far as it came") for name, what in _PART_MEANING.items()),
+    Column("dropped_at", "category", "", "the station whose queue had no room for it; empty: none"),
+)
+
+STATION_KINDS = ("link", "cpu", "pod")  # in the order of dataplane/queueing/stations.py
+STATIONS: tuple[Column, ...] = (
+    Column("station", "category", "", "a direction a->b of a link, `node cpu N`, or namespace/name of a pod"),
+    Column("kind", "category", "", "link, cpu or pod"),
+    Column("start_ps", "int64", "ps", "when this bin of time begins; the run's duration is cut into 100"),
+    Column("utilisation", "float64", "", "share of the bin that its servers were busy"),
+    Column("queue_mean", "float64", "", "packets waiting, those in service left out: mean over the bin"),
+    Column("queue_max", "int64", "", "most that waited when one arrived in the bin and had to wait, itself included"),
+    Column("arrivals", "int64", "", "packets that came, the dropped ones included"),
+    Column("drops", "int64", "", "packets that found no room"),
+)
+
+LATENCY: tuple[Column, ...] = (
+    Column(
+        "of", "category", "", "request: until it is in the pod; response: until its answer is back, or it is served"
+    ),
+    Column("part", "category", "", "total, or one of the parts that make up the response: see `packets`"),
+    Column("packets", "int64", "", "packets measured: of flows that started after the warm-up, none dropped"),
+    Column("mean_ps", "float64", "ps", "mean; the means of the parts sum to that of the response"),
+    Column("p50_ps", "int64", "ps", "median, rounded up by less than 0.1 %; -1: of a part, or no packets"),
+    Column("p90_ps", "int64", "ps", "90th percentile, likewise"),
+    Column("p95_ps", "int64", "ps", "95th percentile, likewise"),
+    Column("p99_ps", "int64", "ps", "99th percentile, likewise"),
+    Column("p999_ps", "int64", "ps", "99.9th percentile, likewise"),
+    Column("max_ps", "int64", "ps", "longest; -1: of a part"),
+)
+
+LATENCY_DISTRIBUTION: tuple[Column, ...] = (
+    Column("of", "category", "", "request or response, as in `latency`"),
+    Column("at_most_ps", "int64", "ps", "upper end of a step of less than 0.1 %"),
+    Column("packets", "int64", "", "packets in the step"),
+)
+
+LATENCY_OVER_TIME: tuple[Column, ...] = (
+    Column("start_ps", "int64", "ps", "when this bin of time begins; the run's duration is cut into 100"),
+    Column("packets", "int64", "", "packets sent in the bin whose response is whole, the warm-up included"),
+    Column("mean_ps", "float64", "ps", "their mean response; NaN: none"),
 )
 
 LOAD: tuple[Column, ...] = (
@@ -142,7 +195,17 @@ HOPS: tuple[Column, ...] = (
     Column("packets", "int64", "", "packets that took that many"),
 )
 
-TABLES: Mapping[str, tuple[Column, ...]] = {"flows": FLOWS, "packets": PACKETS, "load": LOAD, "hops": HOPS}
+TABLES: Mapping[str, tuple[Column, ...]] = {
+    "flows": FLOWS,
+    "packets": PACKETS,
+    "load": LOAD,
+    "hops": HOPS,
+    "stations": STATIONS,
+    "latency": LATENCY,
+    "latency_distribution": LATENCY_DISTRIBUTION,
+    "latency_over_time": LATENCY_OVER_TIME,
+}
+QUEUE_TABLES = ("stations", "latency", "latency_distribution", "latency_over_time")  # of runs with queues only
 # In every frame of a Result that spans several runs, these come first:
 RUN_COLUMNS: tuple[Column, ...] = (
     Column("run", "category", "", "run id: a hash of the resolved scenario, the seed and the model version"),
@@ -171,6 +234,7 @@ REASONS = (
     "fragmentation needed",  # larger than the next link or tunnel takes, and not to be fragmented
     "ttl exceeded",  # a loop, or a path longer than the TTL
     "invalid state",  # conntrack INVALID
+    "queue full",  # a station on its way had no room
     "reply bypassed translation",  # the reply did not pass the node that had translated the request
 )
 

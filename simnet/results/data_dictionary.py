@@ -13,6 +13,10 @@ _ABOUT = {
     "packets": "A row a request packet. Only `record: packets` keeps it, in `packets/part-*.parquet`.",
     "load": "Connections, packets and bytes by place; every candidate has a row, also one that got nothing.",
     "hops": "How many flows and packets took how many hops.",
+    "stations": "A row a station and bin of time, of runs with queues: links, cores of nodes, pods.",
+    "latency": "Latency and what it is made of, of runs with queues.",
+    "latency_distribution": "How many packets had which latency, of runs with queues.",
+    "latency_over_time": "Mean latency by time of sending, of runs with queues: shows where the warm-up ends.",
 }
 
 

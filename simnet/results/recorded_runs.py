@@ -134,6 +134,26 @@ class RecordedRuns:
         return self._frame("hops")
 
     @property
+    def stations(self) -> pd.DataFrame:
+        """Utilisation, queue, arrivals and drops of each station over time; empty of runs without queues."""
+        return self._frame("stations")
+
+    @property
+    def latency(self) -> pd.DataFrame:
+        """Percentiles of latency and the means of its parts, run by run; empty of runs without queues."""
+        return self._frame("latency")
+
+    @property
+    def latency_distribution(self) -> pd.DataFrame:
+        """How many packets had which latency, run by run; empty of runs without queues."""
+        return self._frame("latency_distribution")
+
+    @property
+    def latency_over_time(self) -> pd.DataFrame:
+        """Mean latency by time of sending, run by run; empty of runs without queues."""
+        return self._frame("latency_over_time")
+
+    @property
     def links(self) -> pd.DataFrame:
         """`load` of the link directions, with `a` and `b`, the ends it runs from and to."""
         if "links" not in self._frames:
