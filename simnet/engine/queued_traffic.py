@@ -99,12 +99,12 @@ class QueuedTraffic:
         journeys = journeys_of(self.compiled.network, self.stations.numbers, each.request, each.reply)
         self._journeys = journeys if self._journeys is None else Journeys.joined([self._journeys, journeys])
         reply = each.reply
-        last = each.first_packet - each.sent_before + flows.packet_count[each.flow] - 1
+        flow_end = flows.first_packet[each.flow] - packets.first_packet_id + flows.packet_count[each.flow]
         connections = {
             "flow_id": flows.flow_id[each.flow].astype(np.int64),
             "start_ps": flows.start_ps[each.flow],
             "is_first": each.rank == 0,
-            "last_number": (last - each.first_packet + each.sent_before).astype(np.int32),
+            "last_number": (flow_end - 1 - each.first_packet + each.sent_before).astype(np.int32),
             "place": each.request.place,
             "verdict": each.request.verdict,
             "reason": each.request.reason,

@@ -68,6 +68,8 @@ class StationRecorder:
 
         Service starts in order of arrival at each station, so they are a run that ends with it.
         """
+        if not len(arrival_ps):
+            return
         held_station, held_start = self._queue
         place = np.argsort(np.concatenate([held_station, station]), kind="stable")
         stations = np.concatenate([held_station, station])[place]
@@ -81,9 +83,8 @@ class StationRecorder:
             inside = arrivals[new] < self.duration_ps
             at = arrivals[new][inside] // self.bin_ps
             np.maximum.at(self._longest[int(stations[begin])], at, length[inside])
-        if len(arrival_ps):
-            still = starts > int(arrival_ps.min())  # a later window brings no earlier arrival
-            self._queue = [stations[still], starts[still]]
+        still = starts > int(arrival_ps.min())  # a later window brings no earlier arrival
+        self._queue = [stations[still], starts[still]]
 
     def table(self) -> dict[str, ColumnData]:
         """Return the table `stations`: the stations that anything came to, a row a bin."""

@@ -36,7 +36,7 @@ from simnet.model.workload import (
     Workload,
 )
 
-S, MS, US = 10**12, 10**9, 10**6
+S, MS, US, NS = 10**12, 10**9, 10**6, 10**3
 VIP, BALANCED = "203.0.113.80", "203.0.114.80"
 VIP6 = "2001:db8:53::80"
 WEB = (("app", "web"),)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import simpy
-from reference import forwarding
+from reference import forwarding, queues
 from reference import workload as one_by_one
 from reference.netfilter_interpreter import Interpreter
 
@@ -78,6 +78,7 @@ class Packet:
     l3_hops: int = 0
     links: int = 0
     rules_scanned: int = 0
+    endpoint_rules_scanned: int = 0
     nat_hops: int = 0
     draw: int = 0
     mark: int = 0
@@ -94,6 +95,10 @@ class Packet:
     outer: Header | None = None  # while it is in a tunnel
     outer_ttl: int = 0
     tunnel: object = None
+    journey: queues.Journey | None = None  # with queues: shared with the reply
+    is_routed: bool = False  # the tables deliver it, whatever queues do to it
+    in_pod_ps: int = -1
+    link_delays_ps: tuple = ()
 
     def end(self, verdict, reason, now_ps):
         self.verdict, self.reason, self.ended_ps = verdict, reason, now_ps
@@ -111,6 +116,7 @@ class Flow:
     tracked: bool = False
     requests: list = field(default_factory=list)
     replies: list = field(default_factory=list)
+    led: object = None  # event: the first packet and its reply have ended
 
 
 class Simulation:
@@ -146,6 +152,9 @@ class Simulation:
         self.entry, self.pods, self.links = (defaultdict(lambda: [0, 0, 0]) for _ in range(3))
         self.hops = defaultdict(lambda: [0, 0])
         self.totals = Counter()
+        self.link_delays_ps = tuple(link.delay_ps for link in fabric.links)
+        self.queues = None  # where the scenario has any
+        self.ranks = {}  # (flow id, number) -> place in the order of sending
 
     def run(self, generator, choice, fixed_target):
         """Make all flows, run the clock to its end, return self."""
@@ -153,6 +162,16 @@ class Simulation:
             generator, self.seed, until_ps=self.scenario.run.duration_ps, choice=choice,
             target_count=len(self.targets), fixed_target=fixed_target,
         )  # fmt: skip
+        if self.scenario.has_queues:
+            law = generator.service_time
+            self.queues = queues.Queues(
+                self.env, self.cluster, self.scenario,
+                lambda flow, number: round(
+                    one_by_one.value_of(law, one_by_one.open_uniform(self.seed, "workload/service-time", flow, number))
+                ) if law else 0,
+            )  # fmt: skip
+            sent = sorted((packet[0], flow.flow_id, k) for flow in made for k, packet in enumerate(flow.packets))
+            self.ranks = {key[1:]: rank for rank, key in enumerate(sent)}
         for each in made:
             name, origin, address = self.callers[each.client]
             target, port = self.targets[each.target]
@@ -160,6 +179,7 @@ class Simulation:
             flow = Flow(
                 each, generator.workload.protocol, name, origin, Header(address, each.source_port, target, port), target
             )
+            flow.led = self.env.event()
             self.flows.append(flow)
             self.env.process(self.send_flow(flow, generator.reply_size is not None))
         self.env.run()
@@ -178,24 +198,47 @@ class Simulation:
 
     def send_flow(self, flow, has_replies):
         for number, (at_ps, size_bytes, reply_bytes) in enumerate(flow.made.packets):
-            yield self.env.timeout(at_ps - self.env.now)
+            rank = self.ranks.get((flow.made.flow_id, number))
+            yield self.env.timeout(at_ps - self.env.now) if rank is None else queues.At(self.env, at_ps, rank)
             packet = Packet(flow, number, flow.called, size_bytes, flow.origin, sent_ps=at_ps, opens=number == 0)
+            packet.journey = queues.Journey(rank, flow.led if number else None) if self.queues else None
+            packet.link_delays_ps = self.link_delays_ps
             flow.requests.append(packet)
-            self.env.process(self.there_and_back(packet, reply_bytes, has_replies))
+            ended = self.env.process(self.there_and_back(packet, reply_bytes, has_replies))
+            if number == 0:
+                ended.callbacks.append(lambda _: flow.led.succeed())
 
     def there_and_back(self, packet, reply_bytes, has_replies):
         yield from self.travel(packet)
-        flow = packet.flow
-        if packet.verdict != "delivered" or not has_replies:
+        flow, journey = packet.flow, packet.journey
+        packet.is_routed = packet.verdict == "delivered"
+        if self.queues:
+            yield from self.serve(packet)
+        if not packet.is_routed or not has_replies:
             return
         reply = Packet(
             flow, packet.number, packet.header.reversed(), reply_bytes, packet.place, is_reply=True, draw=packet.draw,
-            connection=packet.connection, opens=packet.opens, sent_ps=self.env.now,
+            connection=packet.connection, opens=packet.opens, sent_ps=self.env.now, journey=journey,
         )  # fmt: skip
         flow.replies.append(reply)
         yield from self.travel(reply)
         if reply.verdict == "delivered" and (reply.header, reply.place) != (flow.called.reversed(), flow.origin):
             reply.end("dropped", "reply bypassed translation", self.env.now)
+        reply.is_routed = reply.verdict == "delivered"
+        if journey and journey.lost_at:
+            reply.end("dropped", "queue full", journey.lost_ps)
+
+    def serve(self, packet):
+        """Let the pod work on a request; what a queue has dropped is undelivered, wherever the tables send it."""
+        journey = packet.journey
+        if packet.is_routed:
+            arrived_ps = self.env.now
+            yield from self.queues.serve(packet)
+            packet.in_pod_ps = -1 if journey.lost_at else arrived_ps
+        if journey.lost_at:
+            packet.end("dropped", "queue full", journey.lost_ps)
+        elif packet.is_routed:
+            packet.ended_ps = self.env.now
 
     # --- one packet, box by box --------------------------------------------------------------------
 
@@ -296,6 +339,9 @@ class Simulation:
             extra = packet.tunnel.extra_bytes if packet.outer else 0
             packet.wires.append((wire, extra))
             packet.links += 1
+            if self.queues:
+                yield from self.queues.cross(packet, wire, extra)
+                continue
             bits = 8 * (packet.size_bytes + extra) * S
             yield self.env.timeout(link.delay_ps + -(-bits // link.rate_bps))
         packet.place = following
@@ -314,38 +360,53 @@ class Simulation:
     # --- a node ------------------------------------------------------------------------------------
 
     def node(self, packet, sent_here):
-        """PREROUTING or OUTPUT, the routing decision, FORWARD or INPUT, POSTROUTING."""
+        """What the node's tables say when the packet comes, the time that its processor takes, and on."""
         if sent_here and self.route(packet)[0] not in ("forward", "tunnel", "local"):
             yield from self.follow(packet, self.route(packet))
             return
+        node, header = packet.place, packet.header
+        before = packet.rules_scanned, packet.endpoint_rules_scanned
+        step = self.decide(packet, sent_here)
+        if self.queues:
+            family = rs.Family.IPV6 if ":" in header.destination else rs.Family.IPV4
+            yield from self.queues.handle(
+                packet, node, header, packet.rules_scanned - before[0], packet.endpoint_rules_scanned - before[1],
+                (node, family) in self.host,
+            )  # fmt: skip
+            packet.ended_ps = self.env.now if packet.verdict else packet.ended_ps
+        if step is not None:
+            yield from self.follow(packet, step)
+
+    def decide(self, packet, sent_here):
+        """PREROUTING or OUTPUT, the routing decision, FORWARD or INPUT, POSTROUTING; where to go on, None: nowhere."""
         entry, is_fresh, is_answer = self.recognise(packet)
         if not self.hook("OUTPUT" if sent_here else "PREROUTING", packet, entry, is_fresh, is_answer, ""):
-            return
+            return None
         step = self.route(packet)
         if not sent_here and step[0] in ("local", "forward", "tunnel") and forwarding.is_martian(
             self.cluster.fabric, self.cluster.fibs, packet.place, packet.in_interface, packet.header.source
         ):  # fmt: skip
             packet.end("dropped", "reverse path filter", self.env.now)
-            return
+            return None
         if step[0] == "local":
             if sent_here and not self.hook("POSTROUTING", packet, entry, is_fresh, is_answer, ""):
-                return
+                return None
             if self.hook("INPUT", packet, entry, is_fresh, is_answer, ""):
                 self.leave(packet, entry, is_fresh, is_answer)
                 self.deliver(packet)
-            return
+            return None
         if step[0] in ("forward", "tunnel"):
             if not self.fits(packet, step):
-                return
+                return None
             if not sent_here and not self.spend_ttl(packet):
-                return
+                return None
             if not sent_here and not self.hook("FORWARD", packet, entry, is_fresh, is_answer, step[3]):
-                return
+                return None
             if not self.hook("POSTROUTING", packet, entry, is_fresh, is_answer, step[3]):
-                return
+                return None
             self.leave(packet, entry, is_fresh, is_answer)
         packet.mark = 0
-        yield from self.follow(packet, step)
+        return step
 
     def recognise(self, packet):
         """Find or make the entry; returns (entry or None for INVALID, was it made now, does the packet answer it)."""
@@ -434,6 +495,7 @@ class Simulation:
                 continue
             out = self.rules.run(table, name, asked)
             packet.rules_scanned += out.rules_scanned
+            packet.endpoint_rules_scanned += out.endpoint_rules_scanned
             packet.draw, packet.mark = out.draw, out.mark
             if out.destination_port >= 0:
                 address = own if out.destination == -2 else self.addresses.text(out.destination)
@@ -525,11 +587,11 @@ class Simulation:
         for packet in flow.requests:
             if packet.dnat_node:
                 add(self.entry[packet.dnat_node], packet)
-            if packet.verdict == "delivered":
+            if packet.is_routed:  # with what queues have dropped: places' loads are what the tables send them
                 add(self.pods[packet.place], packet)
                 add(self.hops["request", packet.l3_hops, packet.links], packet)
         for packet in flow.replies:
-            if packet.verdict == "delivered":
+            if packet.is_routed:
                 add(self.hops["reply", packet.l3_hops, packet.links], packet)
         for packet in (*flow.requests, *flow.replies):
             for wire, extra in packet.wires:
@@ -548,15 +610,17 @@ class Simulation:
                     "size_bytes": packet.size_bytes, "pod": packet.place if arrived else "",
                     "serving_node": self.node_of(packet.place) if arrived else "", "verdict": packet.verdict,
                     "l3_hops": packet.l3_hops, "links": packet.links,
-                    "delay_ps": packet.ended_ps - packet.sent_ps if arrived else -1,
+                    "delay_ps": arrived_ps(packet) - packet.sent_ps if arrived else -1,
                     "round_trip_ps": answer.ended_ps - packet.sent_ps if answer else -1,
+                    **parts_of(packet, answer),
                 }  # fmt: skip
 
     def flow_rows(self):
         """The rows of the flows table."""
         for flow in self.flows:
             first, last = flow.requests[0], flow.requests[-1]
-            answers = {reply.number: reply for reply in flow.replies}
+            arrived_at_all = {packet.number for packet in flow.requests if packet.verdict == "delivered"}
+            answers = {reply.number: reply for reply in flow.replies if reply.number in arrived_at_all}
             arrived, reply = first.verdict == "delivered", answers.get(0)
             answered = reply is not None and reply.verdict == "delivered"
             final = answers.get(last.number)
@@ -565,7 +629,7 @@ class Simulation:
             serving = self.node_of(first.place) if arrived else ""
             yield {
                 "flow_id": flow.made.flow_id, "start_ps": flow.made.start_ps,
-                "end_ps": final.ended_ps if final and final.verdict == "delivered" else last.ended_ps,
+                "end_ps": final.ended_ps if final and (self.queues or final.verdict == "delivered") else last.ended_ps,
                 "warmup": flow.made.start_ps < self.scenario.run.warmup_ps, "client": flow.client,
                 "protocol": {6: "tcp", 17: "udp", 132: "sctp"}[flow.protocol], "source_port": flow.called.source_port,
                 "destination": flow.target, "destination_port": flow.called.destination_port,
@@ -578,7 +642,7 @@ class Simulation:
                 "connections": flow.rank + 1, "l3_hops": first.l3_hops, "links": first.links,
                 "reply_l3_hops": reply.l3_hops if answered else -1, "reply_links": reply.links if answered else -1,
                 "nat_hops": first.nat_hops, "rules_scanned": first.rules_scanned,
-                "delay_ps": first.ended_ps - first.sent_ps if arrived else -1,
+                "delay_ps": arrived_ps(first) - first.sent_ps if arrived else -1,
                 "round_trip_ps": reply.ended_ps - first.sent_ps if answered else -1,
                 "packets_sent": len(flow.requests), "packets_delivered": verdicts["delivered"],
                 "packets_dropped": verdicts["dropped"], "packets_rejected": verdicts["rejected"],
@@ -606,3 +670,26 @@ def add(load, packet):
     load[1] += 1
     if len(load) > 2:
         load[2] += packet.size_bytes
+
+
+def arrived_ps(packet):
+    """When a delivered request was in its pod."""
+    return packet.ended_ps if packet.in_pod_ps < 0 else packet.in_pod_ps
+
+
+def parts_of(packet, answer):
+    """Where the time of a request and its answer went; without queues the wires are all there is."""
+    if packet.journey is None:
+        way = [*packet.wires, *(answer.wires if answer else ())]
+        propagation_ps = sum(packet.link_delays_ps[wire // 2] for wire, _ in way)
+        total_ps = (answer or packet).ended_ps - packet.sent_ps
+        spent = Counter(propagation=propagation_ps, link=total_ps - propagation_ps)
+        lost_at = ""
+    else:
+        spent, lost_at = packet.journey.parts, packet.journey.lost_at
+    rules_ps = 0 if lost_at else spent["rules"]
+    return {
+        "propagation_ps": spent["propagation"], "transmission_ps": spent["link"], "link_queue_ps": spent["link queue"],
+        "cpu_queue_ps": spent["cpu queue"], "cpu_ps": spent["cpu"] - rules_ps, "rule_scan_ps": rules_ps,
+        "pod_queue_ps": spent["pod queue"], "service_ps": spent["pod"], "dropped_at": lost_at,
+    }  # fmt: skip
