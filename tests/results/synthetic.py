@@ -151,6 +151,7 @@ def packets_table(rows: int, *, seed: int = 1) -> dict[str, ColumnData]:
     data["pod"] = Categories(rng.integers(1, 3, rows).astype(np.int32), ("", "default/p0", "default/p1"))
     data["serving_node"] = Categories(rng.integers(1, 3, rows).astype(np.int32), ("", "A", "B"))
     data["verdict"] = Categories(np.ones(rows, np.int32), ("", "delivered"))
+    data["dropped_at"] = Categories(np.zeros(rows, np.int32), ("",))
     return {c.name: data[c.name] for c in PACKETS}
 
 
