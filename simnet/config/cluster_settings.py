@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from dataclasses import replace
 
 from simnet.config.documents import FieldPath
-from simnet.config.experiment_models import ClusterModel, KubeProxyModel
+from simnet.config.experiment_models import ClusterModel, CpuModel, KubeProxyModel
 from simnet.config.kubernetes_fields import parse_cidr
 from simnet.config.kubernetes_source import describe
 from simnet.config.reading import Reading
@@ -19,6 +20,7 @@ from simnet.model.kube_proxy import (
     KubeProxyHost,
     KubeProxyIPTablesConfiguration,
 )
+from simnet.model.queues import CpuCosts, LinkQueue, RuleBackend
 from simnet.model.scenario import NodeSpec
 
 
@@ -130,6 +132,10 @@ def fabric_of(model: ClusterModel, nodes: tuple[NodeSpec, ...], network_length: 
         spine_link_delay_ps=fabric.spine_link.delay,
         veth_rate_bps=fabric.veth.rate,
         veth_delay_ps=fabric.veth.delay,
+        link_queue=_queue(fabric.link.queue, fabric.link.header),
+        client_link_queue=_queue(fabric.client_link.queue, fabric.client_link.header),
+        spine_link_queue=_queue(fabric.spine_link.queue, fabric.spine_link.header),
+        veth_queue=_queue(fabric.veth.queue, None),
         mtu=fabric.mtu,
         ecmp_hash=fabric.ecmp.hash,
         ecmp_width=fabric.ecmp.width,
@@ -142,6 +148,30 @@ def fabric_of(model: ClusterModel, nodes: tuple[NodeSpec, ...], network_length: 
             fabric.node_ecmp.seeds == "shared",
             fabric.node_ecmp.buckets,
         ),
+    )
+
+
+def _queue(limit: tuple[int | None, int | None] | None, header_bytes: int | None) -> LinkQueue | None:
+    if limit is None and header_bytes is None:
+        return None
+    packets, size = limit or (None, None)
+    return LinkQueue(packets, size, header_bytes or 0)
+
+
+def cpu_of(model: CpuModel | None) -> CpuCosts | None:
+    """Return the costs of `cpu:`, those left out as measured with its back end; None where nodes take no time."""
+    if model is None:
+        return None
+    given = {
+        "established_ps": model.established,
+        "new_ps": model.new,
+        "base_ps": model.base,
+        "per_rule_ps": model.per_rule,
+        "per_endpoint_rule_ps": model.per_endpoint_rule,
+        "cores": model.cores,
+    }
+    return replace(
+        CpuCosts.of(RuleBackend(model.backend)), **{name: value for name, value in given.items() if value is not None}
     )
 
 

@@ -265,15 +265,6 @@ class _Loading:
             )
         if base.events:
             self.reading.refuse(("events",), "events", "none", "events are not modelled yet")
-        fabric = base.cluster.fabric
-        for key, link in (("link", fabric.link), ("clientLink", fabric.client_link), ("spineLink", fabric.spine_link)):
-            if link.queue is not None:
-                self.reading.warn(
-                    ("cluster", "fabric", key, "queue"),
-                    "a queue",
-                    "nothing yet: queues are not modelled",
-                    "leave it; it has no effect",
-                )
 
     def _points(self, base: ExperimentModel) -> list[_Point]:
         names: list[str] = []

@@ -23,6 +23,7 @@ from simnet.config.quantities import (
     Durations,
     OneOrMore,
     PositiveDuration,
+    QueueLimit,
     Size,
     Sizes,
     Skew,
@@ -211,7 +212,8 @@ class LinkModel(FileModel):
 
     rate: BitRate = 10_000_000_000
     delay: PositiveDuration = 5_000_000
-    queue: Size | None = None
+    queue: QueueLimit | None = None
+    header: Size | None = None
 
 
 class VethModel(FileModel):
@@ -219,6 +221,7 @@ class VethModel(FileModel):
 
     rate: BitRate = 40_000_000_000
     delay: PositiveDuration = 1_000_000
+    queue: QueueLimit | None = None
 
 
 class SpineLinkModel(FileModel):
@@ -226,7 +229,8 @@ class SpineLinkModel(FileModel):
 
     rate: BitRate = 40_000_000_000
     delay: PositiveDuration = 5_000_000
-    queue: Size | None = None
+    queue: QueueLimit | None = None
+    header: Size | None = None
 
 
 class EcmpModel(FileModel):
@@ -266,6 +270,22 @@ class FabricModel(FileModel):
     router_addresses: list[Address] = []
 
 
+class CpuModel(FileModel):
+    """`cpu:`, what a packet costs the nodes that it passes; what is left out is as measured with the back end."""
+
+    backend: Literal["nft", "legacy"] = "nft"
+    cores: Annotated[int, _count(1, 1024)] | None = None
+    base: Duration | None = None
+    established: Duration | None = None
+    new: Duration | None = None
+    per_rule: Duration | None = None
+    per_endpoint_rule: Duration | None = None
+
+
+def _or_none(value: object) -> object:
+    return None if value == "none" else value
+
+
 Placement = Literal["spread", "packed", "random"] | dict[str, dict[str, Annotated[int, _count(0, 100000)]]]
 
 
@@ -277,6 +297,8 @@ class ClusterModel(FileModel):
     kube_proxy: KubeProxyModel = KubeProxyModel()
     calico: CalicoModel = CalicoModel()
     fabric: FabricModel = FabricModel()
+    cpu: Annotated[CpuModel | None, BeforeValidator(_or_none)] = None
+    queues: bool = False
     placement: Any = "spread"
     pods_per_node: Annotated[int, _count(1, 100000)] = 110
     replicas: Annotated[int, _count(0, 1000000)] | None = None
@@ -307,11 +329,20 @@ class FlowsModel(FileModel):
     protocol: Literal["tcp", "udp", "sctp"] = "tcp"
 
 
+class ServiceModel(FileModel):
+    """`workload.service:`, what a pod does with a request."""
+
+    time: Durations = Constant(0)
+    workers: Annotated[int, _count(1, 100000)] = 1
+    queue_limit: Annotated[int, _count(0, 1000000000)] | None = None
+
+
 class WorkloadModel(FileModel):
     """`workload:`."""
 
     clients: ClientsModel = ClientsModel()
     flows: FlowsModel
+    service: ServiceModel | None = None
 
 
 class VariantModel(FileModel):

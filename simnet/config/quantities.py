@@ -19,6 +19,7 @@ from simnet.config.written import (
     written_bit_rate,
     written_distribution,
     written_duration,
+    written_queue_limit,
     written_size,
     written_skew,
 )
@@ -87,6 +88,27 @@ PositiveDuration = Annotated[
     int, BeforeValidator(_positive(read_duration)), PlainSerializer(written_duration), _DURATION
 ]
 Size = Annotated[int, BeforeValidator(_positive(read_size)), PlainSerializer(written_size), _SIZE]
+
+
+def _queue_limit(value: object) -> tuple[int | None, int | None]:
+    if isinstance(value, tuple):  # read before
+        return value
+    counted = re.fullmatch(r"([0-9]+) ?packets?", value) if isinstance(value, str) else None
+    if counted is not None:
+        return int(counted[1]), None
+    try:
+        return None, parse_size(value)
+    except ValueError as error:
+        raise refuse(f"{error}, or a number of packets", "for example 1MB, or 100 packets") from None
+
+
+# How much may wait: (packets, bytes), one of them None.
+QueueLimit = Annotated[
+    Any,
+    BeforeValidator(_queue_limit),
+    PlainSerializer(written_queue_limit),
+    WithJsonSchema({"type": "string", "examples": ["1MB", "100 packets"], "description": "a size, or N packets"}),
+]
 BitRate = Annotated[
     int,
     BeforeValidator(_positive(_quantity(parse_bit_rate, "10Gbit/s"))),

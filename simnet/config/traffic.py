@@ -21,6 +21,7 @@ from simnet.model.workload import (
     EntryChoice,
     EntryChoiceKind,
     FlowShape,
+    PodService,
     Workload,
 )
 
@@ -53,7 +54,10 @@ def workload_of(model: WorkloadModel, reading: Reading, path: FieldPath) -> Work
         reply_size_bytes=model.flows.reply_size,
     )
     try:
-        return Workload(arrivals, clients, shape, PROTOCOLS[model.flows.protocol])
+        service = None
+        if model.service is not None:
+            service = PodService(model.service.time, model.service.workers, model.service.queue_limit)
+        return Workload(arrivals, clients, shape, PROTOCOLS[model.flows.protocol], service)
     except ValueError as error:
         reading.refuse((*path, "flows"), str(error), "a workload that can be drawn", "change the field that is named")
         return None

@@ -35,6 +35,13 @@ def written_size(value_bytes: float | None) -> str | None:
     return None if value_bytes is None else _with_unit(value_bytes, _SIZES, "B")
 
 
+def written_queue_limit(limit: tuple[int | None, int | None] | None) -> str | None:
+    """What may wait as a size or a number of packets; None stays."""
+    if limit is None:
+        return None
+    return written_size(limit[1]) if limit[0] is None else f"{limit[0]} packets"
+
+
 def written_bit_rate(value_bps: float) -> str:
     """Bits per second as a link rate: `10Gbit/s`."""
     return _with_unit(value_bps, _RATES, "bit/s")
