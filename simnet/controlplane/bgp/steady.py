@@ -4,7 +4,7 @@ The tables are computed by role - what a node learns of a block depends on whose
 which of a thousand nodes asks - and Route objects are shared between boxes. `controlplane.bgp` finds the same routes by
 passing messages; a test holds the two together.
 
-Modelled: wirings S1 to S5 on one switch and on leaf-spine, without encapsulation; own blocks as blackholes, borrowed
+Modelled: wirings S1 to S5 on one switch and on leaf-spine; own blocks as blackholes, borrowed
 addresses, service prefixes, next hops resolved over the connected segment or the gateway, tunnels. Left out: BGPFilter,
 route reflectors among nodes, subnets of spine links in other switches' tables.
 Source: projectcalico/calico, confd templates bird.cfg, bird_aggr.cfg, bird_ipam.cfg; RFC 4271, 4456;
