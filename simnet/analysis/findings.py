@@ -34,6 +34,7 @@ QUESTIONS: dict[str, tuple[str, str]] = {
 NOT_MODELLED = (
     "races in the kernel's connection tracking, receive-side scaling, NAPI and interrupt placement",
     "the CPU time that a rule costs: rules scanned are counted, not turned into delay",
+    "path MTU discovery: a packet too large for a link is dropped; a flow shares the fate of its first packet",
     "TCP's congestion control and retransmission: a lost packet stays lost",
     "time in the pod: delays are those of the path",
 )
