@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from simnet import plotting
     from simnet.analysis.result import Result, load_results
     from simnet.checked_experiment import load_experiment
-    from simnet.cluster import Cluster, load_cluster
+    from simnet.cluster import Cluster, load_cluster, rules_after_run
     from simnet.engine.simulate import simulate
     from simnet.engine.trace import Trace
     from simnet.errors import InputError, ModelError, ResultError, SimnetError
@@ -33,6 +33,7 @@ __all__ = [
     "Cluster",
     "Trace",
     "run",
+    "rules_after_run",
     "load_results",
     "simulate",
     "plotting",
@@ -51,6 +52,7 @@ _HOME = {  # name -> the module that has it
     "Trace": "simnet.engine.trace",
     "load_experiment": "simnet.checked_experiment",
     "run": "simnet.run_experiment",
+    "rules_after_run": "simnet.cluster",
     "RunsFailed": "simnet.run_experiment",
     "load_results": "simnet.analysis.result",
     "Result": "simnet.analysis.result",

@@ -23,7 +23,7 @@ from simnet.model.iptables.listing_printer import listing_text
 from simnet.model.iptables.modelled import LeftOutRule
 from simnet.model.iptables.printer import Backend, save_text
 from simnet.model.iptables.ruleset import Family, Ruleset
-from simnet.model.scenario import ClusterSpec
+from simnet.model.scenario import ClusterSpec, Experiment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,9 +48,9 @@ class NodeRules:
         """Return what `iptables-save` prints once the rules are loaded."""
         return save_text(self.ruleset, backend=backend, counters=counters)
 
-    def to_list(self, table: str = "nat", chain: str | None = None) -> str:
-        """Return what `iptables -v -n -t TABLE -L [CHAIN]` prints; KeyError for an unknown table or chain."""
-        return listing_text(self.ruleset, table, chain)
+    def to_list(self, table: str = "nat", chain: str | None = None, *, exact: bool = False) -> str:
+        """Return what `iptables -v -n -t TABLE -L [CHAIN]` prints, `-x` with `exact`; KeyError for an unknown one."""
+        return listing_text(self.ruleset, table, chain, exact=exact)
 
 
 class Cluster:
@@ -168,6 +168,29 @@ def load_cluster(
     with every mistake found.
     """
     return Cluster(load_cluster_spec(path, stdin=stdin, skip_unknown=skip_unknown), file=os.fspath(path), seed=seed)
+
+
+def rules_after_run(
+    experiment: Experiment, variant: str, *, node: str, family: str = "ipv4", repeat: int = 0
+) -> NodeRules:
+    """Return a node's rules with the counters that one run leaves in them; the run is simulated for it.
+
+    Of a sweep it is the first point. nat counts connections; filter and mangle count the first packet of each and its
+    answer only (docs/models/netfilter.md). Raises InputError for a variant, repetition, node or family that is not
+    there.
+    """
+    from simnet.engine.rule_counters import rules_after
+
+    planned = next((run for run in experiment.runs if (run.variant, run.repeat) == (variant, repeat)), None)
+    if planned is None:
+        known = ", ".join(experiment.variants)
+        repeats = 1 + max(run.repeat for run in experiment.runs)
+        found = f"{variant}, repetition {repeat}"
+        expected = f"one of the variants {known}; a repetition from 0 to {repeats - 1}"
+        raise InputError([Problem(Position(experiment.file), "variants", found, expected, "name one of those")])
+    cluster = Cluster(planned.scenario.cluster, file=experiment.file, seed=planned.seed)
+    cluster.rules(node, family)  # says what is wrong with the names
+    return NodeRules(node, rules_after(planned.scenario, seed=planned.seed, node=node, family=Family(family.lower())))
 
 
 def _no_node(name: str, known: tuple[str, ...]) -> Problem:

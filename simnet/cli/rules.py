@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from simnet.cli.options import loaded_cluster, skip_unknown_option
+from simnet.cli.options import loaded, loaded_cluster, skip_unknown_option
 
 if TYPE_CHECKING:
     from simnet.cluster import NodeRules
@@ -24,6 +24,9 @@ TABLES = ("nat", "filter", "mangle", "raw", "security")
 @click.option("--family", type=click.Choice(["ipv4", "ipv6"]), help="ipv4 unless told; of --check: the dump's own.")
 @click.option("--format", "form", type=click.Choice(["restore", "save", "list"]), default="save", show_default=True)
 @click.option("--explain", is_flag=True, help="The chance of each endpoint rule: if asked, and of all packets.")
+@click.option("--variant", metavar="NAME", help="With the counters of a run of this variant, which is simulated.")
+@click.option("--repeat", type=click.IntRange(0), default=0, show_default=True, help="Which repetition of the run.")
+@click.option("--exact", is_flag=True, help="Counters in full (iptables -x), with --format list.")
 @click.option("--check", "dump", metavar="DUMP", help="Say how this iptables-save (or -L -n -v) text differs.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json, for --explain and --check.")
@@ -31,14 +34,26 @@ TABLES = ("nat", "filter", "mangle", "raw", "security")
 @click.pass_context
 def command(
     context: click.Context, file: str, node: str, table: str | None, chain: str | None, family: str | None, form: str,
-    explain: bool, dump: str | None, output: str, as_json: bool, skip_unknown: bool,
+    explain: bool, variant: str | None, repeat: int, exact: bool, dump: str | None, output: str, as_json: bool,
+    skip_unknown: bool,
 ) -> None:  # fmt: skip
     """Print NODE's rules as kube-proxy hands them to iptables-restore, as iptables-save prints them, or as a list.
 
     FILE is an experiment, a cluster file, or a file or folder of Kubernetes manifests. With --check, exit with 1
     where rules are missing, stale, changed or in another order, or where another program's stand among kube-proxy's;
-    rules of other programs elsewhere (foreign) are told and are no mistake.
+    rules of other programs elsewhere (foreign) are told and are no mistake. With --variant FILE is an experiment, whose
+    run is simulated; --format list and save then show what its connections have counted.
     """
+    if variant is not None:
+        if dump is not None or explain or form == "restore":
+            raise click.UsageError("--variant goes with --format list or save")
+        click.echo(
+            _text(
+                _counted(file, variant, repeat, node, family, skip_unknown), table, chain, form, exact, counters=True
+            ),
+            nl=False,
+        )
+        return
     cluster = loaded_cluster(file, skip_unknown)
     is_json = as_json or output == "json"
     if dump is not None:
@@ -53,20 +68,32 @@ def command(
     elif is_json:
         raise click.UsageError("-o json goes with --explain or --check; rules themselves are text")
     else:
-        click.echo(_text(rules, table, chain, form), nl=False)
+        click.echo(_text(rules, table, chain, form, exact), nl=False)
 
 
-def _text(rules: NodeRules, table: str | None, chain: str | None, form: str) -> str:
+def _counted(file: str, variant: str, repeat: int, node: str, family: str | None, skip_unknown: bool) -> NodeRules:
+    from simnet.cluster import rules_after_run
+
+    experiment = loaded(file, None, (), skip_unknown)
+    if len(experiment.runs) > len(experiment.variants) * (1 + max(run.repeat for run in experiment.runs)):
+        click.echo("the experiment sweeps: counters are of the first point", err=True)
+    click.echo("nat counts connections; filter and mangle, the first packet of each and its answer", err=True)
+    return rules_after_run(experiment, variant, node=node, family=family or "ipv4", repeat=repeat)
+
+
+def _text(
+    rules: NodeRules, table: str | None, chain: str | None, form: str, exact: bool, counters: bool = False
+) -> str:
     if form == "list":
         name = table or "nat"
         held = rules.ruleset.tables.get(name)
         if held is None or (chain is not None and chain not in held.chains):
             wanted = f"table {name}" if held is None else f"chain {chain} of table {name}"
             raise click.UsageError(f"{rules.node} has no {wanted}")
-        return rules.to_list(name, chain)
+        return rules.to_list(name, chain, exact=exact)
     if chain is not None:
         raise click.UsageError("--chain goes with --format list")
-    text = rules.to_restore() if form == "restore" else rules.to_save()
+    text = rules.to_restore() if form == "restore" else rules.to_save(counters=counters)
     return text if table is None else _one_table(text, table)
 
 

@@ -30,6 +30,7 @@ def simulate(
     sink: PacketSink | None = None,
     compiled: CompiledCluster | None = None,
     progress: Callable[[int], None] = lambda now_ps: None,
+    state: HookState | None = None,
 ) -> Recording:
     """Run a scenario; the same scenario and seed give the same recording, bit for bit.
 
@@ -38,6 +39,7 @@ def simulate(
     sink : takes the packet rows of each window, where packets are recorded
     compiled : the cluster made ready before; None: made here
     progress : told the simulated time, in picoseconds, after each window
+    state : what rules remember and count, advanced in place; None: as nobody has asked any rule before
 
     Raises InputError where the cluster cannot be made or offers nothing to call, ModelError naming the time and the
     place where a model leaves its range.
@@ -55,7 +57,8 @@ def simulate(
     queues = QueuedRun(compiled, scenario, generator, seed, sink) if scenario.has_queues else None
     candidates = _candidates(compiled, scenario)
     recorder = Recorder(compiled, scenario, callers, targets, candidates, None if queues else sink, queues)
-    state = HookState.at_start(compiled.network.program, scenario.run.recent_limit)
+    if state is None:
+        state = HookState.at_start(compiled.network.program, scenario.run.recent_limit)
     timeline = Timeline()
     timeline.env.process(
         client_population(timeline.env, generator, scenario.run, variant.choice, targets, seed, timeline.hand_on)
