@@ -2,7 +2,8 @@
 
 A *station* is a FIFO queue with one or several servers: one direction of a link, a core of a node's CPU, a pod. A
 packet's *itinerary* is the list of stations that it visits, request and reply alike. All times are int64 picoseconds;
-packets that arrive at a station at the same instant are served in the order of their ids.
+packets that arrive at a station at the same instant are served in the order of their ids. A packet whose service begins
+at the very instant of an arrival waits no longer, and takes no room from the one that arrives.
 """
 
 from __future__ import annotations
@@ -49,19 +50,28 @@ class Itineraries:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Injected:
-    """Packets that enter, in order of (time, id)."""
+    """Packets that enter, in any order; none earlier than the `until_ps` of the call before.
+
+    Closed loop: a packet may start when another has left. `after` names that other, which must not have left yet, and
+    at most one packet starts after each; `time_ps` is then the time between the two: the client's think time.
+    """
 
     packet: NDArray[np.int64]  # [n] id, distinct; decides between equal arrival times
-    time_ps: NDArray[np.int64]  # [n] arrival at the first station
+    time_ps: NDArray[np.int64]  # [n] arrival at the first station; with `after`: from that one's leaving until then
     way: NDArray[np.int32]  # [n] row of the Itineraries handed over with them
     request_bytes: NDArray[np.int32]  # [n]
     reply_bytes: NDArray[np.int32]  # [n] 0 where the way has no visit of REPLY_SIZE
     drawn_ps: NDArray[np.int64]  # [n] service time of the visit that is DRAWN: the pod's
+    after: NDArray[np.int64] | None = None  # [n] id of the packet that must have left, served or dropped; -1: none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Left:
-    """Packets that have left, served or dropped, in order of their ids within what was handed back at once."""
+    """Packets whose leaving is settled, served or dropped, in order of their ids within what was handed back at once.
+
+    The last delay of a packet that is handed back may end after the time that was asked for, because nothing can change
+    it any more: latency = injected until left = waited + served + travelled, to the picosecond.
+    """
 
     packet: NDArray[np.int64]  # [n] id
     time_ps: NDArray[np.int64]  # [n] when the last visit's delay was over; of a dropped packet: when it was dropped
