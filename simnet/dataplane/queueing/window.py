@@ -6,8 +6,8 @@ end takes no part: it stands behind all others of its station, so what is comput
 
 Why it ends at the right answer: a visit's departure depends on arrivals before it only. So when all arrivals before
 some instant are right, one more sweep makes right the next one in order of (time, id) as well. This needs no monotony
-and holds with drops too; at rest, every arrival is right. In practice a window takes about ten sweeps, because most queues
-are short; what is sorted again is nearly sorted, which a merge sort that looks for runs does in linear time.
+and holds with drops too; at rest, every arrival is right. In practice a window takes about ten sweeps, because most
+queues are short; what is sorted again is nearly sorted, which a merge sort that looks for runs does in linear time.
 Source: D. V. Lindley, "The theory of queues with a single server", 1952.
 """
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
-from networks import Case, networks, run
+from reference.queue_networks import Case, networks, run
 from reference.queue_simulation import simulate
 
 from simnet.dataplane.queueing.solver import QueueNetwork
