@@ -2,7 +2,7 @@
 
 Modelled: what the first packet of each connection and its answer count. That is all that nat ever counts (the kernel
 asks nat once per connection). Left out: what later packets of a connection count in filter and mangle.
-Source: docs/models/netfilter.md; facts of a real kernel in tests/kernel.
+Source: docs/models/netfilter.md; a real kernel counts connections in nat, not packets.
 """
 
 from __future__ import annotations
