@@ -89,7 +89,7 @@ def efficiency(
     legend: bool = True,
 ) -> Axes:
     """Draw one measure of the summary over a swept variable, a line a variant, with 95 % intervals over
-    repeats.
+    repeats; values that are no numbers have no line between them.
 
     `x` defaults to the first swept variable; without a sweep the variants themselves stand on the axis. Other
     swept variables stay at the values of `at`, else at those of the first run.
@@ -109,7 +109,7 @@ def efficiency(
             else:
                 place = np.array([values.index(v) for v in mine[x]], dtype=float)
                 place += 0.05 * (number - (len(result.variants) - 1) / 2)  # so that equal points stay visible
-            _line(ax, result, variant, mine, place, measure, scale)
+            _line(ax, result, variant, mine, place, measure, scale, joined=numeric)
         if x is None:
             ax.set_xticks(range(len(result.variants)), [plain(v) for v in result.variants])
             ax.set_xlim(-0.5, len(result.variants) - 0.5)
@@ -136,17 +136,19 @@ def _line(
     place: NDArray[np.float64],
     measure: str,
     scale: float,
+    *,
+    joined: bool,
 ) -> None:
     look = looks(result.variants)[variant]
     y, low, high = (scale * rows[f"{measure}{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
     error = np.nan_to_num(np.vstack([y - low, high - y]), nan=0.0)
     ax.errorbar(
-        place, y, yerror_or_none(np.maximum(error, 0)), fmt=f"-{look.marker}", color=look.colour, markersize=5,
-        label=plain(variant),
+        place, y, yerror_or_none(np.maximum(error, 0)), fmt=f"{'-' if joined else ''}{look.marker}", color=look.colour,
+        markersize=5, label=plain(variant),
     )  # fmt: skip
     floor = measure.replace("_cov", "_noise_floor")
     if measure.endswith("_cov") and floor in rows:
-        if len(rows) > 1:
+        if joined and len(rows) > 1:
             ax.plot(place, rows[floor], linestyle=":", linewidth=1.0, color="black", zorder=1)
         else:
             ax.hlines(rows[floor], place - 0.3, place + 0.3, linestyles=":", linewidth=1.0, colors="black", zorder=1)
