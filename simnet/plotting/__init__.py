@@ -2,8 +2,10 @@
 
 from simnet.plotting.comparison import delay_ccdf, efficiency, efficiency_figure, hop_counts
 from simnet.plotting.figures import save_figures
+from simnet.plotting.latency import latency_ccdf, latency_over_load, latency_over_time, latency_parts
 from simnet.plotting.report import write_report
 from simnet.plotting.spread import load_spread
+from simnet.plotting.stations import link_heat_map, stations_over_time
 from simnet.plotting.style import figure_style
 from simnet.plotting.topology import topology
 
@@ -14,6 +16,12 @@ __all__ = [
     "efficiency_figure",
     "topology",
     "delay_ccdf",
+    "latency_ccdf",
+    "latency_over_load",
+    "latency_parts",
+    "latency_over_time",
+    "stations_over_time",
+    "link_heat_map",
     "save_figures",
     "write_report",
     "figure_style",

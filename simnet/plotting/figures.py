@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from simnet.analysis.result import Result
 from simnet.errors import ResultError
 from simnet.plotting.comparison import delay_ccdf, efficiency_figure, hop_counts
+from simnet.plotting.latency import latency_ccdf, latency_over_load, latency_over_time, latency_parts
 from simnet.plotting.spread import load_spread
+from simnet.plotting.stations import link_heat_map, stations_over_time
 from simnet.plotting.style import figure_style
 from simnet.plotting.topology import topology
 
@@ -40,9 +42,27 @@ def all_figures(result: Result) -> Iterator[tuple[str, str, Figure]]:
         except ResultError:
             continue  # the runs kept no topology
         yield f"topology-{number}-{_safe(variant)}", f"Traffic on each wire: {variant}.", _figure(ax)
+    if len(result.latency):
+        yield from _of_queues(result, swept)
     ax = delay_ccdf(result)
     if ax.lines:
         yield "delay-ccdf", "How many flows see a longer path delay.", _figure(ax)
+
+
+def _of_queues(result: Result, swept: list[str]) -> Iterator[tuple[str, str, Figure]]:
+    yield "latency-ccdf", "How many packets wait longer for their response.", _figure(latency_ccdf(result))
+    yield "latency-parts", "Where the time of a mean response goes.", _figure(latency_parts(result))
+    for x in swept:
+        for figure in ("p50", "p99"):
+            name = f"latency-{figure}-{x}".replace(".", "-").replace("/", "-")
+            yield name, f"Latency over {x}.", _figure(latency_over_load(result, x, figure=figure))
+    for number, variant in enumerate(result.variants):
+        end = f"{number}-{_safe(variant)}"
+        yield f"warmup-{end}", f"Latency over time: {variant}.", _figure(latency_over_time(result, variant))
+        yield f"stations-{end}", f"The busiest stations: {variant}.", _figure(stations_over_time(result, variant))
+        queues = stations_over_time(result, variant, "queue_max")
+        yield f"queues-{end}", f"The longest queues: {variant}.", _figure(queues)
+        yield f"links-{end}", f"How busy each link is: {variant}.", _figure(link_heat_map(result, variant))
 
 
 def save_figures(result: Result, folder: Path | str) -> list[Path]:
