@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet.dataplane.path.itineraries import Journeys, journeys_of
-from simnet.dataplane.queueing.event_loop import EventLoop
+from simnet.dataplane.queueing.solver import QueueNetwork as Solver
 from simnet.dataplane.queueing.stations import POD, Injected, Itineraries, Left, Visits
 from simnet.engine.connections import Sent, spread
 from simnet.engine.network import CompiledCluster
@@ -82,7 +82,7 @@ class QueuedTraffic:
         service_ps: ServiceTimes,
         *,
         observe: Callable[[Visits], None] | None = None,
-        network: Callable[..., QueueNetwork] = EventLoop,
+        network: Callable[..., QueueNetwork] = Solver,
     ) -> None:
         self.compiled, self.stations, self.service_ps = compiled, stations, service_ps
         self.queues = network(stations.stations, observe)
@@ -129,7 +129,8 @@ class QueuedTraffic:
     def advance(self, until_ps: int) -> Iterator[Served]:
         """Send all packets before `until_ps` and yield those that have left by then; none earlier may come later."""
         if self._held:
-            injected, ways = self._inject(until_ps)
+            injected, ways, at_once = self._inject(until_ps)
+            yield from self._served(at_once)
             yield from self._served(self.queues.advance(injected, ways, until_ps))
             self._forget()
 
@@ -137,14 +138,16 @@ class QueuedTraffic:
         """Send all that are left, and yield every packet still under way."""
         if self._held:
             end = np.iinfo(np.int64).max
-            injected, ways = self._inject(end)
-            last_ps = int(injected.time_ps[-1]) if len(injected.time_ps) else 0
-            yield from self._served(self.queues.advance(injected, ways, last_ps))
+            injected, ways, at_once = self._inject(end)
+            yield from self._served(at_once)
+            if len(injected.packet):
+                yield from self._served(self.queues.advance(injected, ways, int(injected.time_ps[-1])))
             yield from self._served(self.queues.finish())
 
     # --- in ----------------------------------------------------------------------------------------
 
-    def _inject(self, until_ps: int) -> tuple[Injected, Itineraries]:
+    def _inject(self, until_ps: int) -> tuple[Injected, Itineraries, Left]:
+        """Send what is due; return it with its ways, and packets that end where they begin, at no station."""
         held, connections, journeys = self._held, self._connections, self._journeys
         assert journeys is not None
         due = np.flatnonzero(held["sent_ps"] < until_ps)
@@ -158,17 +161,19 @@ class QueuedTraffic:
         packet = np.arange(self._next_packet, self._next_packet + len(due))
         self._next_packet += len(due)
         # Only the ways that these packets take go along with them.
-        first, first_of = _renumbered(owner[opens], len(connections["flow_id"]))
-        later, later_of = _renumbered(owner[~opens], len(connections["flow_id"]))
+        goes = np.diff(journeys.later.start)[owner] > 0
+        first, first_of = _renumbered(owner[opens & goes], len(connections["flow_id"]))
+        later, later_of = _renumbered(owner[~opens & goes], len(connections["flow_id"]))
         way = np.empty(len(due), np.int32)
-        way[opens], way[~opens] = first_of, later_of + len(first)
+        way[opens & goes], way[~opens & goes] = first_of, later_of + len(first)
         flow_id = connections["flow_id"][owner].astype(np.uint64)
         drawn_ps = self.service_ps(flow_id, sent["number"].astype(np.uint64))
         sent["rules_ps"] = np.where(opens, journeys.rules_ps[owner], 0)
         sent["is_left"] = np.zeros(len(due), np.bool_)
         self._flying = _joined(self._flying, sent)
-        injected = Injected(packet, sent["sent_ps"], way, sent["size_bytes"], sent["reply_bytes"], drawn_ps)
-        return injected, journeys.of(first, later)
+        columns = (packet, sent["sent_ps"], way, sent["size_bytes"], sent["reply_bytes"], drawn_ps)
+        injected = Injected(*(columns if goes.all() else (column[goes] for column in columns)))
+        return injected, journeys.of(first, later), _left_at_once(packet[~goes], sent["sent_ps"][~goes])
 
     def _order(self, due: NDArray[np.intp]) -> NDArray[np.intp]:
         """By time; at equal times by flow, then by number in it."""
@@ -229,6 +234,11 @@ class QueuedTraffic:
         self._journeys = self._journeys.take(kept)
         self._held["connection"] = number[self._held["connection"]]
         flying["connection"] = number[flying["connection"]]
+
+
+def _left_at_once(packet: NDArray[np.int64], time_ps: NDArray[np.int64]) -> Left:
+    none, zeros = np.full(len(packet), -1), np.zeros((3, len(packet)), np.int64)
+    return Left(packet, time_ps, none.astype(np.int32), none, zeros, zeros, zeros[0])
 
 
 def _joined(one: Columns, other: Columns) -> Columns:
