@@ -12,6 +12,7 @@ packet at most one that starts after it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ class QueueNetwork:
     ) -> None:
         self._stations, self._observe, self._window_packets = stations, observe, window_packets
         self._state = StationState(stations)
+        self._kinds = set(np.unique(stations.kind).tolist())
         self._now_ps = -_END_PS
         self._itineraries: Itineraries | None = None
         self._ways: Ways | None = None
@@ -292,14 +294,19 @@ class QueueNetwork:
     def _add_up(self, window: Window) -> None:
         """Add to each packet what it met in the window, and what service it needs in all."""
         packets, ways = window.packets, window.ways
-        kind = ways.kind.take(window.row)
         is_fresh = packets["at"] == 0
-        kinds = self._kinds()
+        kinds = self._kinds
+        needs_kind = kinds != {0} or window.service_of_row is None
+        kind = ways.kind.take(window.row) if needs_kind else np.zeros(0, np.int64)
         for number, name in enumerate(("link_ps", "cpu_ps", "pod_ps")):
             if number not in kinds:
                 continue
-            service = window.service_ps if len(kinds) == 1 else np.where(kind == number, window.service_ps, 0)
-            packets[name] = np.where(is_fresh, np.add.reduceat(service, window.first), packets[name])
+            if window.service_of_row is not None:
+                in_way = np.add.reduceat(np.where(ways.kind == number, window.service_of_row, 0), ways.start)
+                needed = in_way.take(packets["way"])
+            else:
+                needed = np.add.reduceat(np.where(kind == number, window.service_ps, 0), window.first)
+            packets[name] = np.where(is_fresh, needed, packets[name])
         if kinds != {0}:
             arrival = window.arrival_ps
             is_past = arrival < window.span_ps
@@ -315,9 +322,6 @@ class QueueNetwork:
             turn = window.arrival_ps.take(window.first + np.maximum(drawn_at, 0))
             has = (drawn_at >= 0) & (turn < window.span_ps)
             packets["turned_ps"] = np.where(has, turn + window.begin_ps, packets["turned_ps"])
-
-    def _kinds(self) -> set[int]:
-        return set(np.unique(self._stations.kind).tolist())
 
     def _tell(self, window: Window) -> None:
         """Tell the observer of the window's visits."""
@@ -378,12 +382,18 @@ def _in_order(parts: list[Left]) -> Left:
     if not parts:
         empty = np.zeros((3, 0), np.int64)
         return Left(none, none, none.astype(np.int32), none, empty, empty, none)
-    joined = {
-        name: np.concatenate([getattr(part, name) for part in parts], axis=-1)
-        for name in ("packet", "time_ps", "dropped_at", "turned_ps", "waited_ps", "served_ps", "travelled_ps")
-    }
-    packet = joined["packet"]
-    if (packet[1:] < packet[:-1]).any():
-        order = np.argsort(packet, kind="stable")
-        joined = {name: column[..., order] for name, column in joined.items()}
-    return Left(**joined)
+    packet = np.concatenate([part.packet for part in parts])
+    is_ordered = bool((packet[1:] >= packet[:-1]).all())
+    order = None if is_ordered else np.argsort(packet, kind="stable")
+
+    def column(name: str) -> NDArray[np.int64]:
+        joined: NDArray[np.int64] = np.concatenate([getattr(part, name) for part in parts], axis=-1)
+        if order is None:
+            return joined
+        if joined.ndim == 1:
+            return joined.take(order)
+        return np.stack([row.take(order) for row in joined])
+
+    names = ("packet", "time_ps", "dropped_at", "turned_ps", "waited_ps", "served_ps", "travelled_ps")
+    left: dict[str, Any] = {name: column(name) for name in names}
+    return Left(**left)

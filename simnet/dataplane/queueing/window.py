@@ -38,6 +38,11 @@ class _Pass:
     count: NDArray[np.int64]  # [stations]
     stations: NDArray[np.int64]  # [stations]
     delay_ps: NDArray[np.int64] | int  # [v], or of all
+    slot: NDArray[np.int64]  # [v]
+    service_ps: NDArray[np.int64] | None = (
+        None  # [v] where all are equal, so that no order changes them, or their sums:
+    )
+    work_ps: NDArray[np.int64] | None = None  # [v] service of each visit and all before it
     key: NDArray[np.int64] | None = None  # [v] station | arrival | slot, ascending
     departure_ps: NDArray[np.int64] | None = None  # [v]
 
@@ -66,32 +71,40 @@ class Window:
         self.row = np.repeat(ways.start.take(way) + at - self.first, slots) + np.arange(self.slots)
         self._price(slots)
         # A first guess: nobody waits.
-        self.step_ps = self.service_ps + ways.delay_ps.take(self.row)
         so_far = np.cumsum(self.step_ps) - self.step_ps
         self.arrival_ps = so_far + np.repeat(packets["time_ps"] - begin_ps - so_far.take(self.first), slots)
         self.dropped = np.zeros(self.slots, np.bool_) if state.any_limited else None
         self.sweeps = 0
 
     def _price(self, slots: NDArray[np.int64]) -> None:
-        """Set `service_ps` and `size_bytes` of every slot."""
+        """Set `service_ps`, `step_ps` (with the delay) and the size of every slot."""
         ways, packets = self.ways, self.packets
         request, reply, row = packets["request_bytes"], packets["reply_bytes"], self.row
         drawn_at = ways.drawn_at.take(packets["way"]) - packets["at"]
+        self.service_of_row: NDArray[np.int64] | None = None  # [rows] where it does not depend on the packet
         one_size = len(request) and (request == request[0]).all() and (reply == reply[0]).all()
         if one_size and len(ways.place) < self.slots:
             # All packets are of one size: price the rows, not the slots.
             size = ways.extra_bytes + ways.request_share * request[0] + ways.reply_share * reply[0]
             service = _service_ps(size, ways.rate_bps, ways.fixed_ps)
             self.service_ps = service.take(row)
+            self.step_ps = (service + ways.delay_ps).take(row)
             self._size, self._size_of_row = size, True
+            self.service_of_row = service
         else:
             size = ways.extra_bytes.take(row)
             size += ways.request_share.take(row) * np.repeat(request, slots)
             size += ways.reply_share.take(row) * np.repeat(reply, slots)
             self.service_ps = _service_ps(size, ways.rate_bps.take(row), ways.fixed_ps.take(row))
+            self.step_ps = self.service_ps + ways.delay_ps.take(row)
             self._size, self._size_of_row = size, False
+            self.service_of_row = None
         has = np.flatnonzero(drawn_at >= 0)
-        self.service_ps[self.first[has] + drawn_at[has]] = packets["drawn_ps"][has]
+        if len(has):
+            drawn_ps = packets["drawn_ps"][has]
+            self.service_ps[self.first[has] + drawn_at[has]] += drawn_ps
+            self.step_ps[self.first[has] + drawn_at[has]] += drawn_ps
+            self.service_of_row = None
 
     def size_bytes(self, slot: NDArray[np.int64]) -> NDArray[np.int64]:
         """Bytes on the wire, of slots."""
@@ -124,9 +137,12 @@ class Window:
                 delays = self.state.stations.delay_ps[stations]
                 delay_ps = int(delays[0]) if (delays == delays[0]).all() else np.repeat(delays, mine[used])
                 low_bits = (station_of << (self.slot_bits + self.time_bits)) + slot
-                passes.append(
-                    _Pass(level, low_bits, begin[level.first_place + used] - low, mine[used], stations, delay_ps)
-                )
+                first = begin[level.first_place + used] - low
+                each = _Pass(level, low_bits, first, mine[used], stations, delay_ps, slot)
+                service = self.service_ps.take(slot)
+                if is_swept and (service == service[0]).all():
+                    each.service_ps, each.work_ps = service, np.cumsum(service)
+                passes.append(each)
             if passes:
                 self.groups.append((is_swept, passes))
         if self.chain.shape[1]:
@@ -160,8 +176,7 @@ class Window:
         """Serve a level's visits in order of arrival; return whether any arrival had changed."""
         slot_bits, mask = self.slot_bits, (1 << self.slot_bits) - 1
         time_mask = (1 << self.time_bits) - 1
-        slot = each.low_bits & mask
-        arrival = self.arrival_ps.take(slot)
+        arrival = self.arrival_ps.take(each.slot)
         np.minimum(arrival, self.span_ps, out=arrival)
         arrival <<= slot_bits
         arrival += each.low_bits
@@ -170,17 +185,20 @@ class Window:
             return False
         key.sort(kind="stable")  # nearly sorted: station by station, and by arrival as of the sweep before
         each.key = key
-        slot = key & mask
+        each.slot = slot = key & mask
         each.low_bits = key & ~(time_mask << slot_bits)
         placed = key >> slot_bits  # station | arrival: a later station lies beyond all times of those before
-        service = self.service_ps.take(slot)
-        work = np.cumsum(service)
+        if each.service_ps is not None and each.work_ps is not None:
+            service, work = each.service_ps, each.work_ps
+        else:
+            service = self.service_ps.take(slot)
+            work = np.cumsum(service)
         free = np.maximum(self.state.free_ps[each.stations] - self.begin_ps, 0)
         latest = int(free.max()) + int(work[-1]) + self.span_ps
         if latest < time_mask:
             placed -= work
             placed += service
-            opened = (np.arange(len(free)) << self.time_bits) + free - (work - service)[each.first]
+            opened = (np.arange(len(free)) << self.time_bits) + free - work[each.first] + service[each.first]
             placed[each.first] = np.maximum(placed[each.first], opened)
             departure = np.maximum.accumulate(placed)
             departure += work
@@ -198,8 +216,7 @@ class Window:
             assert self.dropped is not None
             self.dropped[slot] = dropped
             onward[dropped] = FAR_PS
-        slot += 1
-        self.arrival_ps[slot] = onward
+        self.arrival_ps[slot + 1] = onward
         return True
 
     def _exceptions(
