@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from simnet.dataplane.queueing.stations import UNLIMITED
 
+_AHEAD = 256  # packets that the closed form looks ahead after a full queue; doubled where it holds
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -51,8 +53,7 @@ def serve(
     limit_bytes = room.limit_bytes if room.limit_bytes != UNLIMITED else _NEVER
     departure, dropped = [], []
     stop = len(arrival_ps) if until_idle_after < 0 else until_idle_after
-    rows = zip(arrival_ps.tolist(), service_ps.tolist(), size_bytes.tolist(), strict=True)
-    for number, (arrival, service, size) in enumerate(rows):
+    for number, (arrival, service, size) in enumerate(_rows(arrival_ps, service_ps, size_bytes)):
         start = free[0]
         if start <= arrival:
             if number > stop and max(free) <= arrival:
@@ -72,6 +73,12 @@ def serve(
         departure.append(end)
         dropped.append(False)
     return np.array(departure, dtype=np.int64), np.array(dropped, dtype=np.bool_), len(departure)
+
+
+def _rows(*columns: NDArray[np.int64]) -> Iterator[tuple[int, ...]]:
+    """Rows as Python's integers, made as they are asked for."""
+    for low in range(0, len(columns[0]), _AHEAD):
+        yield from zip(*(column[low : low + _AHEAD].tolist() for column in columns), strict=True)
 
 
 def departures_of_one(arrival_ps: NDArray[np.int64], service_ps: NDArray[np.int64], free_ps: int) -> NDArray[np.int64]:
@@ -99,32 +106,37 @@ def serve_limited(
     departure = np.empty_like(arrival_ps)
     dropped = np.zeros(len(arrival_ps), np.bool_)
     none = np.zeros(0, np.int64)
-    at, before = 0, room
+    at, before, ahead = 0, room, _AHEAD
     while at < len(arrival_ps):
-        closed = departures_of_one(arrival_ps[at:], service_ps[at:], free_ps)
-        departure[at:] = closed
-        start = closed - service_ps[at:]
-        late = np.flatnonzero(start - arrival_ps[at:] > safe_wait_ps)
-        if not len(late):
+        look = slice(at, at + ahead)
+        closed = departures_of_one(arrival_ps[look], service_ps[look], free_ps)
+        start = closed - service_ps[look]
+        late = np.flatnonzero(start - arrival_ps[look] > safe_wait_ps)
+        idle = np.flatnonzero(start == arrival_ps[look])
+        if len(late):
+            idle = idle[idle <= late[0]]
+        elif at + ahead >= len(arrival_ps):
+            departure[look] = closed
             break
-        suspect = int(late[0])
-        idle = np.flatnonzero(start[: suspect + 1] == arrival_ps[at : at + suspect + 1])
+        # The closed form holds up to where the last busy period begins that is suspect, or not seen to its end.
         low = int(idle[-1]) if len(idle) else 0
+        departure[at : at + low] = closed[:low]
         if low:
-            before = Room(room.limit_packets, room.limit_bytes, none, none)
-            free_ps = int(closed[low - 1])
-        low += at
+            free_ps, before = int(closed[low - 1]), Room(room.limit_packets, room.limit_bytes, none, none)
+        at += low
+        if not len(late):
+            ahead *= 2
+            continue
         ends, drops, taken = serve(
-            arrival_ps[low:],
-            service_ps[low:],
-            size_bytes[low:],
+            arrival_ps[at:],
+            service_ps[at:],
+            size_bytes[at:],
             np.array([free_ps]),
             before,
-            until_idle_after=suspect + at - low,
+            until_idle_after=int(late[0]) - low,
         )
-        departure[low : low + taken] = ends
-        dropped[low : low + taken] = drops
-        free_ps = int(max(ends[~drops].max(initial=free_ps), free_ps))
-        at = low + taken
-        before = Room(room.limit_packets, room.limit_bytes, none, none)
+        departure[at : at + taken] = ends
+        dropped[at : at + taken] = drops
+        free_ps = int(ends[~drops].max(initial=free_ps))
+        at, before, ahead = at + taken, Room(room.limit_packets, room.limit_bytes, none, none), _AHEAD
     return departure, dropped

@@ -383,16 +383,15 @@ def _in_order(parts: list[Left]) -> Left:
         empty = np.zeros((3, 0), np.int64)
         return Left(none, none, none.astype(np.int32), none, empty, empty, none)
     packet = np.concatenate([part.packet for part in parts])
-    is_ordered = bool((packet[1:] >= packet[:-1]).all())
-    order = None if is_ordered else np.argsort(packet, kind="stable")
+    order = np.argsort(packet, kind="stable")
+    moved = np.flatnonzero(order != np.arange(len(order)))  # a few at each cut
+    source = order[moved]
 
     def column(name: str) -> NDArray[np.int64]:
         joined: NDArray[np.int64] = np.concatenate([getattr(part, name) for part in parts], axis=-1)
-        if order is None:
-            return joined
-        if joined.ndim == 1:
-            return joined.take(order)
-        return np.stack([row.take(order) for row in joined])
+        for row in joined if joined.ndim == 2 else [joined]:
+            row[moved] = row[source]
+        return joined
 
     names = ("packet", "time_ps", "dropped_at", "turned_ps", "waited_ps", "served_ps", "travelled_ps")
     left: dict[str, Any] = {name: column(name) for name in names}

@@ -116,10 +116,10 @@ class Window:
         ways, places = self.ways, len(self.state)
         place = ways.place.take(self.row)
         # numpy sorts short integers by radix, in linear time.
-        code = place.astype(np.uint8) if places < 256 else place.astype(np.uint16) if places < 65_536 else place
+        code = place.astype(np.uint8) if places < 255 else place.astype(np.uint16) if places < 65_535 else place
         order = np.argsort(code, kind="stable")
-        count = np.bincount(place, minlength=places + 1)
-        begin = np.concatenate([[0], np.cumsum(count)])
+        begin = np.searchsorted(code.take(order), np.arange(places + 2, dtype=code.dtype))
+        count = np.diff(begin)
         widest = max((level.stop_place - level.first_place for group in ways.groups for level in group), default=1)
         self.slot_bits, self.time_bits = bits(self.slots, widest)
         self.groups: list[tuple[bool, list[_Pass]]] = []
