@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from simnet.controlplane.bgp.decision import select_paths
 from simnet.controlplane.bgp.path import Path, Peering, Speaker, Withheld
-from simnet.controlplane.bgp.policy import export_path, import_path
+from simnet.controlplane.bgp.policy import export_path, import_path, refused, withheld
 from simnet.controlplane.bgp.steady import speaker_as_numbers
 from simnet.controlplane.bgp.topology import Topology
 from simnet.errors import ModelError
@@ -96,7 +96,7 @@ def converge(
 
     `originated`: the prefixes that each speaker tells of by itself. Raises ModelError if the exchange does not settle.
     """
-    own = {name: {prefix: Path(prefix) for prefix in originated.get(name, ())} for name in network.speakers}
+    own = {name: {prefix: Path() for prefix in originated.get(name, ())} for name in network.speakers}
     reverse = {(peering.local, peering.remote): peering for peering in network.peerings}
     adj_rib_in: dict[str, dict[IPNetwork, dict[str, Path]]] = {name: {} for name in network.speakers}
     loc_rib: dict[str, dict[IPNetwork, tuple[Path, ...]]] = {}
@@ -110,8 +110,10 @@ def converge(
             sender, receiver = network.speakers[peering.local], network.speakers[peering.remote]
             far_end = reverse[peering.remote, peering.local]
             for prefix, paths in loc_rib[sender.name].items():
-                told = export_path(sender, peering, paths[0])
-                taken = told if isinstance(told, Withheld) else import_path(receiver, far_end, sender, told)
+                told = withheld(peering, prefix, paths[0]) or export_path(sender, peering, paths[0])
+                if isinstance(told, Withheld) or refused(far_end, prefix):
+                    continue
+                taken = import_path(receiver, far_end, sender, told)
                 if isinstance(taken, Path):
                     adj_rib_in[receiver.name].setdefault(prefix, {})[sender.name] = taken
     raise ModelError(f"BGP did not settle in {_MOST_ROUNDS} rounds")

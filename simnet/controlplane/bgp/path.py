@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from simnet.model.calico import BGPFilter
 from simnet.model.iptables.ruleset import IPNetwork
 
 
@@ -18,9 +19,8 @@ class Learned(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A prefix with its attributes, as held by one speaker (`peer` says from whom)."""
+    """The attributes of a route, as one speaker holds it (`peer` says from whom); many prefixes share one."""
 
-    prefix: IPNetwork
     next_hop: str = ""  # empty: this speaker itself
     as_path: tuple[int, ...] = ()
     origin: int = 0  # 0 IGP, 1 EGP, 2 incomplete
@@ -63,6 +63,11 @@ class Peering:
     exports_learned: bool = True  # False: what BGP brought is withheld (BGPFilter, source RemotePeers)
     allowed_own_as: int = 0
     untold: frozenset[IPNetwork] = frozenset()  # prefixes that the far end is not told: a switch's underlay, to nodes
+    next_hop_mode: str = "Auto"  # BGPPeer.nextHopMode: Auto, Self, Keep
+    add_path: bool = False  # both ends agreed to exchange all paths, not the best only (RFC 7911)
+    bgp_filter: BGPFilter | None = None  # of this end; a mesh session takes none
+    is_passive: bool = False  # waits for the far end to connect
+    is_single_hop: bool = False  # the far end is a neighbour on the wire: lost at once when the carrier goes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What a speaker tells a peer, and what it takes from one.
 
-Modelled: propagation between internal and external peers, reflection, next hops, loop checks, the
-filter of learned paths.
+Modelled: propagation between internal and external peers, reflection, next hops, loop checks, BGPFilter's rules by
+prefix and source, the filter of learned paths.
 Left out: communities, confederations, route refresh.
 Source: RFC 4271, 5.1, 9.1.2, 9.2; RFC 4456, 8; projectcalico/bird, proto/bgp/attrs.c (a path is not held back
 because its AS_PATH holds the receiver's AS: the receiver drops it).
@@ -13,36 +13,86 @@ import ipaddress
 from dataclasses import replace
 
 from simnet.controlplane.bgp.path import Learned, Path, Peering, Speaker, Withheld
+from simnet.model.calico import BGPFilter, BGPFilterRule
+from simnet.model.iptables.ruleset import IPNetwork
 
 CALICO_LOCAL_PREF = 2147482623  # 2147483647 less the default kernel metric 1024: buildExportFilter of Calico 3.32
 
 
+def withheld(peering: Peering, prefix: IPNetwork, path: Path) -> Withheld | None:
+    """Return why the export filters keep a prefix from the peer, None where they let it pass."""
+    if prefix in peering.untold:
+        return Withheld("export filter: nodes are told of the cluster's prefixes only")
+    is_learned = path.learned is not Learned.LOCAL
+    if is_learned and not peering.exports_learned:
+        return Withheld("export filter: learned from a BGP peer")
+    if peering.bgp_filter is not None:
+        told = peering.bgp_filter
+        return _rejected(told, told.export_v4 if prefix.version == 4 else told.export_v6, prefix, is_learned)
+    return None
+
+
+def refused(peering: Peering, prefix: IPNetwork) -> Withheld | None:
+    """Return why the import filter keeps a prefix out, None where it lets it pass."""
+    if peering.bgp_filter is None:
+        return None
+    told = peering.bgp_filter
+    return _rejected(told, told.import_v4 if prefix.version == 4 else told.import_v6, prefix, True)
+
+
+def _rejected(
+    named: BGPFilter, rules: tuple[BGPFilterRule, ...], prefix: IPNetwork, is_learned: bool
+) -> Withheld | None:
+    """The first rule that matches decides; none: accept (projectcalico/calico, BGPFilter)."""
+    for number, rule in enumerate(rules):
+        if _matches(rule, prefix, is_learned):
+            return None if rule.action == "Accept" else Withheld(f"BGPFilter {named.name}, rule {number}: Reject")
+    return None
+
+
+def _matches(rule: BGPFilterRule, prefix: IPNetwork, is_learned: bool) -> bool:
+    if rule.source == "RemotePeers" and not is_learned:
+        return False
+    if rule.interface:
+        return False  # of the route in the kernel: BGP's have none that a rule could name without tunnels
+    if not rule.cidr:
+        return True
+    network = ipaddress.ip_network(rule.cidr)
+    is_equal = network == prefix
+    is_inside = network.version == prefix.version and prefix.subnet_of(network)  # type: ignore[arg-type]
+    return {"Equal": is_equal, "NotEqual": not is_equal, "In": is_inside, "NotIn": not is_inside}[
+        rule.match_operator or "Equal"
+    ]
+
+
 def export_path(speaker: Speaker, peering: Peering, path: Path) -> Path | Withheld:
-    """Return the path as the peer is told it, or why it is withheld. A pure function of the three."""
+    """Return the attributes that the peer is told, or the rule of propagation that withholds them.
+
+    A pure function of the three; filters by prefix are `withheld`'s.
+    """
     if path.peer == peering.remote:
         return Withheld("learned from that peer")
-    if path.prefix in peering.untold:
-        return Withheld("export filter: nodes are told of the cluster's prefixes only")
-    if path.learned is not Learned.LOCAL and not peering.exports_learned:
-        return Withheld("export filter: learned from a BGP peer")
     if not peering.is_internal:
         third_party = peering.keeps_third_party and path.next_hop in peering.shared
-        return replace(
-            path,
-            next_hop=path.next_hop if third_party else peering.local_address,
-            as_path=(speaker.as_number, *path.as_path),
-            local_pref=None, med=None, originator_id=None, cluster_list=(),
-        )  # fmt: skip
+        keeps = path.next_hop != "" and (third_party or peering.next_hop_mode == "Keep")
+        return Path(
+            path.next_hop if keeps and peering.next_hop_mode != "Self" else peering.local_address,
+            (speaker.as_number, *path.as_path),
+            path.origin,
+        )
     local_pref = path.local_pref
     if local_pref is None:
         local_pref = CALICO_LOCAL_PREF if path.learned is Learned.LOCAL else 100
-    told = replace(path, local_pref=local_pref, next_hop=path.next_hop or peering.local_address)
+    next_hop = path.next_hop or peering.local_address
+    if peering.next_hop_mode == "Self":
+        next_hop = peering.local_address
     if path.learned is not Learned.INTERNAL:
-        return told
+        return Path(next_hop, path.as_path, path.origin, local_pref, path.med, path.originator_id, path.cluster_list)
     if speaker.cluster_id is None or not (path.from_client or peering.remote_is_client):
         return Withheld("learned from an internal peer, told to internal peers by reflectors only (RFC 4456)")
     originator = path.originator_id if path.originator_id is not None else path.peer_router_id
-    return replace(told, originator_id=originator, cluster_list=(speaker.cluster_id, *path.cluster_list))
+    cluster_list = (speaker.cluster_id, *path.cluster_list)
+    return Path(next_hop, path.as_path, path.origin, local_pref, path.med, originator, cluster_list)
 
 
 def import_path(speaker: Speaker, peering: Peering, sender: Speaker, path: Path) -> Path | Withheld:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from simnet.controlplane.bgp.decision import IgpMetric, deciding_clause, select_paths
 from simnet.controlplane.bgp.network import BgpNetwork, converge
 from simnet.controlplane.bgp.path import Learned, Path, Withheld
-from simnet.controlplane.bgp.policy import export_path, import_path
+from simnet.controlplane.bgp.policy import export_path, import_path, refused, withheld
 from simnet.model.iptables.ruleset import IPNetwork
 
 _LARGE_MESH = 2_000  # ends of sessions
@@ -72,38 +72,39 @@ def rib_of(network: BgpNetwork, originated: Mapping[str, Sequence[IPNetwork]], n
     loc_rib = converge(seen, originated)
     ends = {(peering.local, peering.remote): peering for peering in seen.peerings}
     held: dict[IPNetwork, list[Path]] = {}
-    refused: dict[IPNetwork, list[RibPath]] = {}
+    kept_out: dict[IPNetwork, list[RibPath]] = {}
     untold: list[Untold] = []
     for peering in seen.peerings:
         if peering.remote != name and peering.local != name:
             continue
         sender = seen.speakers[peering.local]
         for prefix, best in loc_rib[peering.local].items():
-            told = export_path(sender, peering, best[0])
+            told = withheld(peering, prefix, best[0]) or export_path(sender, peering, best[0])
             if isinstance(told, Withheld):
                 if best[0].peer != peering.remote:
                     untold.append(Untold(prefix, peering.local, peering.remote, told.reason))
             elif peering.remote == name:
-                taken = import_path(me, ends[name, peering.local], sender, told)
+                far_end = ends[name, peering.local]
+                taken = refused(far_end, prefix) or import_path(me, far_end, sender, told)
                 if isinstance(taken, Path):
                     held.setdefault(prefix, []).append(taken)
                 else:
-                    refused.setdefault(prefix, []).append(RibPath(told, sender.name, taken.reason, is_valid=False))
+                    kept_out.setdefault(prefix, []).append(RibPath(told, sender.name, taken.reason, is_valid=False))
     for prefix in originated.get(name, ()):
-        held.setdefault(prefix, []).insert(0, Path(prefix))
+        held.setdefault(prefix, []).insert(0, Path())
 
     def metric(next_hop: str) -> int | None:
         return seen.igp_metric(name, next_hop)
 
     entries = []
-    for prefix in sorted({*held, *refused}, key=lambda p: (p.version, int(p.network_address), p.prefixlen)):
+    for prefix in sorted({*held, *kept_out}, key=lambda p: (p.version, int(p.network_address), p.prefixlen)):
         paths = held.get(prefix, [])
         chosen: tuple[Path, ...] = select_paths(me, paths, metric) if paths else ()
         others = [path for path in paths if chosen and path is not chosen[0]]
         runner_up = (select_paths(me, others, metric) or others)[0] if others else None
         rows = [_row(path, chosen, runner_up, me.ecmp_width, metric) for path in paths]
         rows.sort(key=lambda row: chosen.index(row.path) if row.path in chosen else len(chosen))
-        entries.append(RibEntry(prefix, (*rows, *refused.get(prefix, ()))))
+        entries.append(RibEntry(prefix, (*rows, *kept_out.get(prefix, ()))))
     order = {prefix: i for i, prefix in enumerate(p.prefix for p in entries)}
     untold.sort(key=lambda each: (order.get(each.prefix, len(order)), each.sender, each.receiver))
     return Rib(name, me.as_number, me.router_id, tuple(entries), tuple(untold))

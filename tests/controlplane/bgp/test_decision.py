@@ -1,6 +1,5 @@
 """The order in which BIRD prefers paths, and what a speaker passes on."""
 
-import ipaddress
 from dataclasses import replace
 
 import pytest
@@ -9,11 +8,8 @@ from simnet.controlplane.bgp.decision import select_paths
 from simnet.controlplane.bgp.path import Learned, Path, Peering, Speaker, Withheld
 from simnet.controlplane.bgp.policy import CALICO_LOCAL_PREF, export_path, import_path
 
-PREFIX = ipaddress.ip_network("192.168.10.0/26")
 SPEAKER = Speaker("s", 65001, 1)
-BASE = Path(
-    PREFIX, "10.0.0.11", (64512,), local_pref=100, learned=Learned.EXTERNAL, peer="a", peer_router_id=5, peer_address=5
-)
+BASE = Path("10.0.0.11", (64512,), local_pref=100, learned=Learned.EXTERNAL, peer="a", peer_router_id=5, peer_address=5)
 
 
 def connected(_next_hop):
@@ -87,7 +83,7 @@ def test_what_an_internal_peer_told_goes_to_internal_peers_through_a_reflector_o
 
 
 def test_calicos_own_routes_have_its_local_pref_inside_the_as():
-    told = export_path(SPEAKER, peering(is_internal=True), Path(PREFIX))
+    told = export_path(SPEAKER, peering(is_internal=True), Path())
     assert (told.local_pref, told.next_hop) == (CALICO_LOCAL_PREF, "10.0.0.1")
     assert CALICO_LOCAL_PREF == 2147483647 - 1024
 

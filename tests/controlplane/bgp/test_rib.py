@@ -84,9 +84,7 @@ def test_a_node_prefers_its_own_service_route_to_anothers():
     assert other.why == "a route of its own (preference 200) beats one that BGP brought (100)"
 
 
-EXTERNAL = Path(
-    PREFIX, "10.0.0.2", (65001,), local_pref=100, learned=Learned.EXTERNAL, peer_router_id=2, peer_address=2
-)
+EXTERNAL = Path("10.0.0.2", (65001,), local_pref=100, learned=Learned.EXTERNAL, peer_router_id=2, peer_address=2)
 
 
 @pytest.mark.parametrize(
