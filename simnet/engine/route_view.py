@@ -30,6 +30,14 @@ class NotOriginated:
 
 def rib(cluster: Cluster, spec: ClusterSpec, device: str, *, family: int = 4) -> Rib:
     """Return what a node or switch learned by BGP, chose and withheld. Raises KeyError for another device."""
+    network, originated = network_and_origins(cluster, spec, family=family)
+    return rib_of(network, originated, device)
+
+
+def network_and_origins(
+    cluster: Cluster, spec: ClusterSpec, *, family: int = 4
+) -> tuple[BgpNetwork, dict[str, list[IPNetwork]]]:
+    """Return the speakers and sessions of a cluster, and the prefixes that each speaker tells of by itself."""
     network = bgp_network(cluster.fabric, cluster.nodes, spec.calico, spec.fabric, family)
     services = advertised_services(cluster.services, cluster.endpoint_slices)
     told = service_advertisements(services, cluster.nodes, spec.calico)
@@ -40,7 +48,7 @@ def rib(cluster: Cluster, spec: ClusterSpec, device: str, *, family: int = 4) ->
                 originated.setdefault(node, []).append(origin.prefix)
     if any(True for _ in network.topology.switch_links(family)):
         network = _with_underlay(network, originated, family)
-    return rib_of(network, originated, device)
+    return network, originated
 
 
 def _with_underlay(network: BgpNetwork, originated: dict[str, list[IPNetwork]], family: int) -> BgpNetwork:

@@ -10,7 +10,7 @@ from enum import Enum
 
 from simnet.model.fabric import NODE_ECMP, Ecmp
 from simnet.model.queues import LinkQueue
-from simnet.units import PS_PER_US
+from simnet.units import PS_PER_MS, PS_PER_S, PS_PER_US
 
 
 class Wiring(Enum):
@@ -48,6 +48,34 @@ class Encapsulation:
 
 
 @dataclass(frozen=True, slots=True)
+class BgpTimers:
+    """How long a BGP speaker waits; BIRD's names and defaults. Each wait is drawn from [0.75, 1] of its value.
+
+    Source: projectcalico/bird, proto/bgp/config.Y and bgp.c; confd's bird.cfg template (connect and error times).
+    """
+
+    hold_ps: int = 240 * PS_PER_S  # offered; the smaller of both ends counts
+    keepalive_ps: int | None = None  # BGPPeer.keepaliveTime; None: a third of the negotiated hold time
+    connect_delay_ps: int = 2 * PS_PER_S
+    connect_retry_ps: int = 5 * PS_PER_S  # where nobody answers
+    error_wait_ps: tuple[int, int] = (5 * PS_PER_S, 30 * PS_PER_S)  # first, doubling up to the second
+    error_forget_ps: int = 300 * PS_PER_S
+    restart_ps: int | None = 120 * PS_PER_S  # offered graceful restart time (RFC 4724); None: not offered
+    is_helper: bool = True  # keeps the paths of a peer that restarts gracefully
+    bfd_interval_ps: int | None = None  # None: no BFD; it runs where both ends have it (RFC 5880)
+    bfd_multiplier: int = 3
+    processing_ps: int = PS_PER_MS // 2  # assumed: from a message to the choice and the answer
+    fib_write_ps: int = PS_PER_MS // 2  # assumed; with it a closed session is withdrawn after 1 ms, measured 1-2 ms
+    loop_ps: int = (
+        0  # an expired hold timer is acted on up to so much later; BIRD 2 waits for its loop (measured 1.3 s)
+    )
+    carrier_ps: int = 50 * PS_PER_MS  # assumed: from a carrier's loss or return until it is noticed; a veth 6 ms
+
+
+SWITCH_TIMERS = BgpTimers(hold_ps=180 * PS_PER_S, restart_ps=None, is_helper=False)  # assumed usual of switches
+
+
+@dataclass(frozen=True, slots=True)
 class CalicoSettings:
     """IP pools and BGP of a cluster."""
 
@@ -69,6 +97,7 @@ class CalicoSettings:
     pool_block_sizes: tuple[tuple[str, int], ...] = ()  # (pool, prefix length of its blocks)
     nat_outgoing_pools: tuple[str, ...] | None = None  # None: all of them, where nat_outgoing is on
     unexported_pools: tuple[str, ...] = ()  # disableBGPExport
+    bgp: BgpTimers = BgpTimers()
     encapsulations: tuple[Encapsulation, ...] = ()  # of pools whose ipipMode or vxlanMode is not Never
 
     @property
@@ -117,6 +146,7 @@ class FabricSettings:
     ecmp_has_shared_seed: bool = False  # of switches
     ecmp_buckets: int = 128  # of a resilient group of a switch
     node_ecmp: Ecmp = NODE_ECMP
+    bgp: BgpTimers = SWITCH_TIMERS
     third_party_next_hop: bool = True  # an eBGP switch passes on a next hop in the shared subnet (RFC 4271, 5.1.3)
     multipath_relax: bool = True  # ECMP over paths of equal length whose ASes differ
 

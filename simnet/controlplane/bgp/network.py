@@ -75,7 +75,7 @@ def bgp_network(
         peerings.append(
             Peering(
                 switch, node.name, gateway.gateway, own, numbers[node.name], internal, remote_is_client=internal,
-                keeps_third_party=settings.third_party_next_hop, shared=shared,
+                keeps_third_party=settings.third_party_next_hop, shared=shared, is_single_hop=True,
             )
         )  # fmt: skip
         if wiring in (Wiring.S2, Wiring.S3):
@@ -83,9 +83,12 @@ def bgp_network(
                 theirs = addresses[other.name]
                 if other.name != node.name and theirs is not None:
                     same = numbers[other.name] == numbers[node.name]
-                    peerings.append(Peering(node.name, other.name, own, theirs, numbers[other.name], same))
+                    passive = own < theirs  # Calico: the smaller as a string waits
+                    peerings.append(
+                        Peering(node.name, other.name, own, theirs, numbers[other.name], same, is_passive=passive)
+                    )
     for here, there, local, remote in topology.switch_links(family):
-        peerings.append(Peering(here, there, local, remote, speakers[there].as_number, False))
+        peerings.append(Peering(here, there, local, remote, speakers[there].as_number, False, is_single_hop=True))
     return BgpNetwork(speakers, tuple(peerings), topology, family)
 
 

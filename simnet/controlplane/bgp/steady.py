@@ -17,6 +17,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from simnet.controlplane.bgp.path import Path
 from simnet.controlplane.bgp.topology import Topology
 from simnet.controlplane.calico.advertisement import Advertisement, service_advertisements
 from simnet.controlplane.calico.encapsulation import Wrapping
@@ -63,7 +64,7 @@ def steady_fibs(
     Mapping[str, Fib]
         Routes in the order in which `ip route` prints them. A client site has its subnet and a default route only.
     """
-    plan = _Plan(fabric, nodes, pods, blocks, services, calico, fabric_settings)
+    plan = RoutePlan(fabric, nodes, pods, blocks, services, calico, fabric_settings)
     fibs: dict[str, Fib] = {}
     for device in fabric.devices:
         if device.kind is DeviceKind.NODE:
@@ -114,7 +115,7 @@ def origins_of(
     return tuple(origins)
 
 
-class _Plan:
+class RoutePlan:
     """What all boxes have in common, computed once."""
 
     def __init__(
@@ -132,6 +133,7 @@ class _Plan:
         self.nodes = {node.name: node for node in nodes}
         self.as_number = speaker_as_numbers(nodes, fabric, calico.wiring)
         self.told = service_advertisements(services, nodes, calico)
+        self.service_prefixes = {each.prefix for each in self.told}
         self.origins = origins_of(nodes, blocks, self.told, calico)
         self.pods_on: dict[str, list[Route]] = {}
         metric = _METRIC_POD if calico.has_route_metrics else None
@@ -272,6 +274,34 @@ class _Plan:
         if key not in self._learned:
             self._learned[key] = Route(prefix, RouteKind.VIA, hops, protocol, metric, why=why)
         return self._learned[key]
+
+    # --- what a speaker's choice makes of a prefix
+
+    def route_of_paths(self, device: str, prefix: IPNetwork, chosen: Sequence[Path]) -> Route | None:
+        """Return the route that BIRD writes for the best path and those merged with it; None if it writes none.
+
+        The steady tables by role say the same of converged paths; a test holds the two together.
+        """
+        is_node = device in self.nodes
+        if (
+            not chosen
+            or not chosen[0].peer
+            or (is_node and (prefix in self.service_prefixes or self._is_felix(prefix)))
+        ):
+            return None  # its own; kept out of the kernel; Felix's
+        hops = dict.fromkeys(self._hop_of_path(device, prefix, path) for path in chosen)
+        metric = None
+        if is_node and self.calico.has_route_metrics:
+            metric = 2147483647 - (100 if chosen[0].local_pref is None else chosen[0].local_pref)
+        why = f"told by {', '.join(path.peer for path in chosen)}"
+        return self._share(prefix, tuple(hop for hop in hops if hop is not None), metric, why)
+
+    def _hop_of_path(self, device: str, prefix: IPNetwork, path: Path) -> NextHop | None:
+        encapsulation = self.wrapping.kind(prefix) if device in self.nodes else None
+        own = self.topology.address_of(device, prefix.version)
+        if encapsulation is not None and own and self.wrapping.applies(encapsulation, own, path.next_hop):
+            return NextHop(TUNNEL_INTERFACES[encapsulation.kind], path.next_hop)
+        return self.topology.hop_to(device, path.next_hop)
 
     # --- switches
 

@@ -138,6 +138,14 @@ class Topology:
                 return NextHop(end.interface, primary)
         return None
 
+    def hop_to(self, device: str, address: str) -> NextHop | None:
+        """The next hop to an address: itself on a segment of the device, else the device's gateway."""
+        for end, segment in self._at[device]:
+            held = self._addresses_in[segment.name].get(address)
+            if held is not None and held.device != device and _same_family(end.addresses, address):
+                return NextHop(end.interface, address)
+        return self.gateway(device, _family(address))
+
     def role_of(self, node: str) -> tuple[object, ...]:
         """What a node's next hops depend on: equal for nodes that hold the same routes to third parties."""
         bridged = tuple(segment.name for _, segment in self._at[node] if segment.bridge is not None)

@@ -1,0 +1,87 @@
+"""The boxes of a control plane while it runs: a device's table, its speakers, their ends of sessions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from simnet.controlplane.bgp.path import Peering
+from simnet.controlplane.bgp.session import Session, State
+from simnet.controlplane.bgp.speaker import Changes, SpeakerTables
+from simnet.controlplane.bgp.steady import print_order
+from simnet.controlplane.bgp.timers import session_number
+from simnet.model.calico import BgpTimers
+from simnet.model.fib import Fib, Route
+from simnet.model.iptables.ruleset import IPNetwork
+
+
+class EndOfRib:
+    """The mark after the last UPDATE of a first table (RFC 4724, 2)."""
+
+
+@dataclass(eq=False, slots=True)
+class End:
+    """One end of a session."""
+
+    peering: Peering
+    box: Box
+    timers: BgpTimers
+    twin: End = field(init=False)
+    session: Session = Session()
+    connection: int = 0  # equal at both ends of a standing TCP connection; 0: none
+    token: int = 0  # counts up whenever a waiting timer is void
+    established_ps: int = 0  # the first KEEPALIVE that it sent as established
+    received_ps: int = 0  # the last message that was handled
+    draws: int = 0
+    is_configured: bool = True
+    has_carrier: bool = True
+    unsent: list[object] = field(default_factory=list)  # in TCP's buffer while nothing gets through
+    number: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.number = session_number(self.peering.local, f"{self.peering.remote}/{self.box.family}")
+
+    @property
+    def is_up(self) -> bool:
+        """Whether routes are exchanged."""
+        return self.session.state is State.ESTABLISHED
+
+
+@dataclass(eq=False, slots=True)
+class Box:
+    """A device's speaker of one family."""
+
+    name: str
+    family: int
+    tables: SpeakerTables
+    timers: BgpTimers
+    table: DeviceTable
+    ends: dict[str, End] = field(default_factory=dict)  # by peer
+    inbox: list[tuple[End, int, Changes | EndOfRib]] = field(default_factory=list)
+    is_awake: bool = False
+    is_running: bool = True
+    is_frozen: bool = False
+    waits_for: set[str] = field(default_factory=set)  # after a restart: peers whose End-of-RIB is awaited
+
+    @property
+    def answers(self) -> bool:
+        """Whether the daemon handles messages and timers."""
+        return self.is_running and not self.is_frozen
+
+
+class DeviceTable:
+    """A device's routes: those that need no BGP, and those that BGP brought; the former count first."""
+
+    def __init__(self, fib: Fib, learned: dict[IPNetwork, Route]) -> None:
+        self.device = fib.device
+        self.fib = fib
+        self.base = {route.prefix: route for route in fib.routes if learned.get(route.prefix) is not route}
+        self.learned = learned
+
+    def now(self) -> Fib | None:
+        """Return the table if it changed since it was last asked, else None."""
+        routes = {**self.learned, **self.base}
+        fib = Fib(self.device, tuple(sorted(routes.values(), key=lambda route: print_order(route.prefix))))
+        if fib == self.fib:
+            return None
+        self.fib = fib
+        return fib

@@ -1,0 +1,289 @@
+"""What each event does to boxes and wires, and how it is undone."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from simnet.controlplane.bgp.session import Happening, Session
+from simnet.engine.bgp_boxes import Box, End
+from simnet.errors import ModelError
+from simnet.model.events import Event, EventKind
+from simnet.model.fib import Route, RouteKind
+from simnet.model.history import DeviceChange, LinkChange
+from simnet.model.iptables.ruleset import IPNetwork
+
+if TYPE_CHECKING:
+    from simnet.engine.bgp_processes import ControlPlane
+
+Undo = Callable[[], None]
+
+
+def schedule_events(plane: ControlPlane, events: Sequence[Event]) -> None:
+    """Let every event happen at its time, and be undone at its end. Raises ModelError where one names nothing here."""
+    for event in events:
+        happen = _HAPPENS.get(event.kind)
+        if happen is None:
+            raise ModelError(f"{event.label}: the control plane does not know this event")
+        _check(plane, event)
+
+        def begin(event: Event = event, happen: Callable[[ControlPlane, Event], Undo] = happen) -> None:
+            undo = happen(plane, event)
+            if event.until_ps is not None:
+                plane.after(event.until_ps - plane.now, undo)
+
+        plane.after(event.at_ps, begin)
+
+
+def _check(plane: ControlPlane, event: Event) -> None:
+    names = event.subject[:1] if event.kind in (EventKind.BLOCK_CLAIMED, EventKind.FILTER_CHANGED) else event.subject
+    for name in names:
+        if not plane.boxes.of(name):
+            raise ModelError(f"{event.label}: {name!r} speaks no BGP in this cluster")
+    if event.kind in (EventKind.LINK_DOWN, EventKind.LINK_SILENT) and not plane.wires.between(*event.subject):
+        raise ModelError(f"{event.label}: no wire joins the two")
+    if event.kind is EventKind.PEER_REMOVED and not _ends(plane, event):
+        raise ModelError(f"{event.label}: the two have no session")
+
+
+def _ends(plane: ControlPlane, event: Event) -> list[End]:
+    pair = set(event.subject)
+    return [end for end in plane.boxes.ends if {end.peering.local, end.peering.remote} == pair]
+
+
+# --- wires
+
+
+def _link_down(plane: ControlPlane, event: Event) -> Undo:
+    return _break(plane, plane.wires.between(*event.subject), has_carrier=False)
+
+
+def _link_silent(plane: ControlPlane, event: Event) -> Undo:
+    return _break(plane, plane.wires.between(*event.subject), has_carrier=True)
+
+
+def _break(plane: ControlPlane, links: list[int], *, has_carrier: bool) -> Undo:
+    reason, broken_ps = object(), plane.now
+    for link in plane.wires.break_links(links, reason):
+        plane.links.append(LinkChange(plane.now, link, False))
+    if not has_carrier:
+        _carrier(plane, links, False)
+    plane.ends_fall_silent()
+
+    def mend() -> None:
+        for link in plane.wires.mend_links(links, reason):
+            plane.links.append(LinkChange(plane.now, link, True))
+        if not has_carrier:
+            _carrier(plane, links, True)
+        plane.ends_hear_again(broken_ps)
+
+    return mend
+
+
+def _carrier(plane: ControlPlane, links: list[int], is_there: bool) -> None:
+    """Let those who look at the carrier notice: ends of single-hop sessions, and switches' routed interfaces."""
+    for link in links:
+        pair = {plane.cluster.fabric.links[link].a, plane.cluster.fabric.links[link].b}
+        for end in plane.boxes.ends:
+            if end.peering.is_single_hop and {end.peering.local, end.peering.remote} == pair:
+                plane.after(end.timers.carrier_ps, partial(_noticed, plane, end, link, is_there))
+
+
+def _noticed(plane: ControlPlane, end: End, link: int, is_there: bool) -> None:
+    if end.has_carrier == is_there or plane.wires.carries(link) != is_there or not end.box.answers:
+        return
+    end.has_carrier = is_there
+    interface = _routed_interface(plane, end, link)
+    table = end.box.table
+    for prefix, route in _connected_over(plane, end.box, interface).items():
+        told = prefix in plane.boxes.underlay_of(end.box)
+        if is_there:
+            table.base[prefix] = route
+            if told:
+                end.box.tables.originate(prefix)
+        else:
+            table.base.pop(prefix, None)
+            if told:
+                end.box.tables.withdraw(prefix)
+    if not is_there and interface is not None:  # routes go with their interface
+        for prefix, route in list(table.learned.items()):
+            if all(hop.interface == interface for hop in route.next_hops):
+                del table.learned[prefix]
+    plane.happens(end, Happening.START if is_there else Happening.CARRIER_LOST)
+    plane.table_follows(end.box)
+    plane.wake(end.box)
+
+
+def _routed_interface(plane: ControlPlane, end: End, link: int) -> str | None:
+    for segment in plane.cluster.fabric.segments:
+        for attachment in segment.attachments:
+            if attachment.device == end.box.name and attachment.link == link:
+                return attachment.interface
+    return None
+
+
+def _connected_over(plane: ControlPlane, box: Box, interface: str | None) -> dict[IPNetwork, Route]:
+    return {
+        route.prefix: route
+        for route in plane.cluster.fibs[box.name].routes
+        if route.kind is RouteKind.DIRECT and route.prefix.version == box.family
+        and any(hop.interface == interface for hop in route.next_hops)
+    }  # fmt: skip
+
+
+# --- daemons and nodes
+
+
+def _killed(plane: ControlPlane, event: Event) -> Undo:
+    for box in plane.boxes.of(event.subject[0]):
+        _end_daemon(plane, box, None)
+    return partial(_start_daemons, plane, event.subject[0], has_routes=True)
+
+
+def _stops(plane: ControlPlane, event: Event) -> Undo:
+    for box in plane.boxes.of(event.subject[0]):
+        _end_daemon(plane, box, Happening.STOP)
+    return partial(_start_daemons, plane, event.subject[0], has_routes=True)
+
+
+def _restarts(plane: ControlPlane, event: Event) -> Undo:
+    from simnet.engine.bgp_processes import DAEMON_START_PS
+
+    start = _killed(plane, event)
+    if event.until_ps is None:
+        plane.after(DAEMON_START_PS, start)
+    return start
+
+
+def _end_daemon(plane: ControlPlane, box: Box, goodbye: Happening | None) -> None:
+    """The kernel closes the daemon's connections; what it wrote into the kernel stays (`persist`)."""
+    for end in box.ends.values():
+        if goodbye is not None and end.connection:
+            plane.happens(end, goodbye)
+        elif end.connection:
+            plane._close(end)
+        end.token += 1
+        end.session = Session()
+    box.is_running = box.is_frozen = False
+    box.inbox.clear()
+
+
+def _start_daemons(plane: ControlPlane, device: str, *, has_routes: bool) -> None:
+    from simnet.engine.bgp_processes import RECOVERY_PS
+
+    for box in plane.boxes.of(device):
+        if box.is_running:
+            continue
+        box.is_running, box.is_frozen, box.is_awake = True, False, False
+        for end in box.ends.values():
+            box.tables.drop(end.peering.remote)
+            box.tables.stale.pop(end.peering.remote, None)
+        box.tables.decide()
+        recovers = has_routes and box.timers.restart_ps is not None
+        box.waits_for = {peer for peer, end in box.ends.items() if end.is_configured} if recovers else set()
+        if recovers:
+            plane.after(RECOVERY_PS, partial(plane.stop_waiting, box))
+        else:
+            plane.boxes.rewrite(box)
+            plane.table_follows(box)
+        for end in box.ends.values():
+            plane.happens(end, Happening.START)
+
+
+def _freezes(plane: ControlPlane, event: Event) -> Undo:
+    boxes, since_ps = plane.boxes.of(event.subject[0]), plane.now
+    for box in boxes:
+        box.is_frozen = True
+    plane.ends_fall_silent()
+
+    def resume() -> None:
+        for box in boxes:
+            box.is_frozen = False
+        plane.ends_hear_again(since_ps)
+        for box in boxes:
+            box.is_awake = False
+            plane.wake(box)
+            for end in box.ends.values():
+                if not end.is_up and not end.connection:
+                    plane.happens(end, Happening.START)
+
+    return resume
+
+
+def _node_dies(plane: ControlPlane, event: Event) -> Undo:
+    device = event.subject[0]
+    plane.devices.append(DeviceChange(plane.now, device, False))
+    mend = _break(plane, [link for _, link in plane.wires.of(device)], has_carrier=False)
+    for box in plane.boxes.of(device):
+        _end_daemon(plane, box, None)
+    plane.wires.set_dead(device, True)
+    plane.ends_fall_silent()
+
+    def boots() -> None:
+        plane.wires.set_dead(device, False)
+        plane.devices.append(DeviceChange(plane.now, device, True))
+        mend()
+        _start_daemons(plane, device, has_routes=False)
+
+    return boots
+
+
+# --- configuration
+
+
+def _peer_removed(plane: ControlPlane, event: Event) -> Undo:
+    ends = _ends(plane, event)
+    for end in ends:
+        if end.box.answers:
+            plane.happens(end, Happening.STOP)
+        end.is_configured = False
+        end.box.waits_for.discard(end.peering.remote)
+
+    def added() -> None:
+        for end in ends:
+            end.is_configured = True
+            if end.box.answers:
+                plane.happens(end, Happening.START)
+
+    return added
+
+
+def _block_claimed(plane: ControlPlane, event: Event) -> Undo:
+    node, cidr = event.subject
+    prefix = ipaddress.ip_network(cidr)
+    boxes = [box for box in plane.boxes.of(node) if box.family == prefix.version]
+
+    def change(is_held: bool) -> None:
+        for box in boxes:
+            if is_held:
+                route = Route(prefix, RouteKind.BLACKHOLE, (), "bird", why=f"own block of {node}, claimed meanwhile")
+                box.table.base.setdefault(prefix, route)
+                box.tables.originate(prefix)
+            else:
+                box.table.base.pop(prefix, None)
+                box.tables.withdraw(prefix)
+            plane.table_follows(box)
+            plane.wake(box)
+
+    change(True)
+    return partial(change, False)
+
+
+def _nothing(plane: ControlPlane, event: Event) -> Undo:
+    return lambda: None
+
+
+_HAPPENS: dict[EventKind, Callable[[ControlPlane, Event], Undo]] = {
+    EventKind.NODE_DIES: _node_dies,
+    EventKind.NODE_DRAINED: _nothing,
+    EventKind.LINK_DOWN: _link_down,
+    EventKind.LINK_SILENT: _link_silent,
+    EventKind.BGP_STOPS: _stops,
+    EventKind.BGP_KILLED: _killed,
+    EventKind.BGP_FREEZES: _freezes,
+    EventKind.BGP_RESTARTS: _restarts,
+    EventKind.BLOCK_CLAIMED: _block_claimed,
+    EventKind.PEER_REMOVED: _peer_removed,
+}

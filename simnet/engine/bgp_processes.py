@@ -1,0 +1,399 @@
+"""BGP speakers in simulated time: sessions come up and fail, routes are told, and each device's table follows.
+
+Every message takes the propagation of its way and `processing_ps` at its receiver, which handles together what came in
+meanwhile; a table follows `fib_write_ps` later. Nothing is decided here: `controlplane.bgp` says what a message, a
+timer or a loss does. A healthy session costs no events: its KEEPALIVEs are worked out when something breaks.
+Source: docs/models/bgp.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import simpy
+
+from simnet.controlplane.bgp.session import Happening, Keepalive, Loss, Notification, Open, Session, State, step
+from simnet.controlplane.bgp.speaker import Changes
+from simnet.controlplane.bgp.timers import fraction, jittered_ps, last_keepalive_ps
+from simnet.engine.bgp_boxes import Box, End, EndOfRib
+from simnet.engine.bgp_events import schedule_events
+from simnet.engine.bgp_network import Boxes, boxes_of
+from simnet.engine.bgp_wires import Wires
+from simnet.model.cluster import Cluster
+from simnet.model.events import Event
+from simnet.model.fib import Fib
+from simnet.model.history import DeviceChange, FibChange, LinkChange, SessionChange, TableHistory
+from simnet.model.scenario import ClusterSpec
+from simnet.units import PS_PER_MS, PS_PER_S
+
+FIRST_RETRANSMISSION_PS = 200 * PS_PER_MS  # RFC 6298 as Linux has it: TCP_RTO_MIN; it doubles each time
+RECOVERY_PS = 240 * PS_PER_S  # BIRD: how long a restarted speaker waits for End-of-RIB before it tells and writes
+DAEMON_START_PS = 50 * PS_PER_MS  # assumed
+
+
+def run_control_plane(
+    cluster: Cluster, spec: ClusterSpec, events: Sequence[Event], *, until_ps: int, seed: int, start: str = "converged"
+) -> TableHistory:
+    """Return how every device's table changes until `until_ps`, as BGP speakers bring it about.
+
+    Parameters
+    ----------
+    start : "converged" begins with all sessions established and the steady tables; "cold" with no session and tables
+        without learned routes, all daemons starting at 0.
+
+    Same arguments, same history. Raises ModelError for an event that names no box or pair of this network.
+    """
+    plane = ControlPlane(cluster, spec, seed, is_cold=start == "cold")
+    schedule_events(plane, events)
+    return plane.run(until_ps)
+
+
+class ControlPlane:
+    """The clock, the boxes and what happened so far."""
+
+    def __init__(self, cluster: Cluster, spec: ClusterSpec, seed: int, *, is_cold: bool) -> None:
+        self.cluster, self.spec, self.seed = cluster, spec, seed
+        self.env = simpy.Environment(initial_time=0)
+        self.wires = Wires(cluster.fabric)
+        self.boxes: Boxes = boxes_of(cluster, spec, is_cold=is_cold)
+        self.is_cold = is_cold
+        self.start = {**cluster.fibs, **{name: table.fib for name, table in self.boxes.tables.items()}}
+        self.fibs: list[FibChange] = []
+        self.links: list[LinkChange] = []
+        self.devices: list[DeviceChange] = []
+        self.sessions: list[SessionChange] = []
+        self.messages: dict[str, int] = {"OPEN": 0, "KEEPALIVE": 0, "UPDATE": 0, "NOTIFICATION": 0}
+        self.last_work_ps: int | None = None
+        self._connections = 0
+        self._broken_ps: dict[tuple[str, str], int] = {}  # pairs without a way, since when
+        self._written: dict[str, Fib] = dict(self.start)
+        for end in self.boxes.ends:
+            if is_cold:
+                self.happens(end, Happening.START)
+            else:
+                self._stands_since_long(end)
+
+    @property
+    def now(self) -> int:
+        """Picoseconds since the run began."""
+        return int(self.env.now)
+
+    def after(self, delay_ps: int, work: Callable[[], None]) -> None:
+        """Do something later; in the order of asking at equal times."""
+        timeout = self.env.timeout(delay_ps)
+        assert timeout.callbacks is not None
+        timeout.callbacks.append(lambda _: work())
+
+    def run(self, until_ps: int) -> TableHistory:
+        """Let time pass."""
+        while self.env.peek() <= until_ps:
+            self.env.step()
+        return TableHistory(
+            start=self.start, fibs=tuple(self.fibs), links=tuple(self.links), devices=tuple(self.devices),
+            sessions=tuple(self.sessions), messages=dict(self.messages),
+            converged_ps=self.last_work_ps if self.is_cold else 0,
+        )  # fmt: skip
+
+    def _stands_since_long(self, end: End) -> None:
+        """Put an end where it is when its session has stood for some twenty KEEPALIVEs."""
+        hold_ps = min(end.timers.hold_ps, end.twin.timers.hold_ps)
+        end.session = Session(State.ESTABLISHED, hold_ps, end.twin.timers.restart_ps)
+        end.connection = end.twin.connection or self._next_connection()
+        age = 20 + fraction(self.seed, "age", end.number, 0)
+        end.established_ps = -int(self.keepalive_ps(end) * age)
+        end.received_ps = end.established_ps
+
+    def _next_connection(self) -> int:
+        self._connections += 1
+        return self._connections
+
+    # --- sessions
+
+    def happens(self, end: End, what: Happening | Open | Keepalive | Notification) -> None:
+        """Let something happen to one end, and do what follows."""
+        before = end.session.state
+        done = step(end.session, end.timers, what, self.now)
+        end.session = done.session
+        if before is not end.session.state:
+            why = done.why or (what.value if isinstance(what, Happening) else type(what).__name__.upper())
+            self.sessions.append(
+                SessionChange(self.now, end.peering.local, end.peering.remote, end.session.state.value, why)
+            )
+        for message in done.send:
+            self.send(end, message)
+        if done.closes:
+            self._close(end)
+        if done.loss is Loss.FLUSH:
+            end.box.tables.drop(end.peering.remote)
+            self.wake(end.box)
+        elif done.loss is Loss.KEEP:
+            end.box.tables.keep_as_stale(end.peering.remote)
+            self.wake(end.box)
+            self._later(end, done.session.peer_restart_ps or 0, lambda: self._give_up_waiting(end), is_void=False)
+        if done.is_up:
+            self._is_established(end)
+        if done.wait_ps is not None and end.is_configured and end.has_carrier:
+            end.token += 1
+            if not end.peering.is_passive or len(done.wait_ps) > 1:
+                waits = done.wait_ps
+                total = sum(self._jittered(end, "connect", wait) for wait in waits)
+                if len(waits) > 1:  # only the last part is spent in Active
+                    self._later(end, self._jittered(end, "error wait", waits[0]), lambda: self._active(end))
+                else:
+                    self._active(end)
+                self._later(end, total, lambda: self._connect(end))
+            else:
+                self._active(end)
+
+    def _active(self, end: End) -> None:
+        if end.session.state is State.IDLE:
+            end.session = Session(
+                State.ACTIVE, error_wait_ps=end.session.error_wait_ps, last_error_ps=end.session.last_error_ps
+            )
+            self.sessions.append(SessionChange(self.now, end.peering.local, end.peering.remote, "Active", ""))
+
+    def _later(self, end: End, delay_ps: int, work: Callable[[], None], *, is_void: bool = True) -> None:
+        """Do something if by then the end's timers have not been stopped and its daemon answers."""
+        token = end.token
+
+        def do() -> None:
+            if (not is_void or token == end.token) and end.box.answers:
+                work()
+
+        self.after(delay_ps, do)
+
+    def _jittered(self, end: End, purpose: str, value_ps: int) -> int:
+        end.draws += 1
+        return jittered_ps(self.seed, purpose, end.number, end.draws, value_ps)
+
+    def _connect(self, end: End) -> None:
+        """Try to open a TCP connection."""
+        if end.session.state is not State.ACTIVE or end.peering.is_passive or not end.is_configured:
+            return
+        twin, delay = end.twin, self.wires.delay_ps(end.peering.local, end.peering.remote)
+        end.token += 1
+        if delay is None or (twin.box.is_frozen and twin.box.is_running):
+            self._later(end, self._jittered(end, "retry", end.timers.connect_retry_ps), lambda: self._connect(end))
+            return
+        self.happens(end, Happening.CONNECTING)
+        if twin.box.is_running and twin.is_up and twin.connection:
+            self._later(twin, delay, lambda: self._far_end_closed(twin, twin.connection))  # it was restarted: RST
+        self._later(end, 2 * delay, lambda: self._tcp_answers(end))
+
+    def _tcp_answers(self, end: End) -> None:
+        twin = end.twin
+        if end.session.state is not State.CONNECT:
+            return
+        if not (twin.box.answers and twin.is_configured and twin.session.state in (State.ACTIVE, State.CONNECT)):
+            self.happens(end, Happening.TCP_REFUSED)
+            return
+        connection = self._next_connection()
+        for each in (twin, end):
+            each.token += 1
+            each.connection = connection
+            each.unsent.clear()
+            each.received_ps = self.now
+        for each in (twin, end):
+            self.happens(each, Happening.TCP_UP)
+
+    def _close(self, end: End) -> None:
+        """Close the connection; the far end hears of it if there is a way, or when there is one again."""
+        connection, twin = end.connection, end.twin
+        end.connection = 0
+        end.token += 1
+        end.unsent.clear()
+        delay = self.wires.delay_ps(end.peering.local, end.peering.remote)
+        if connection and delay is not None:
+            self.after(delay, lambda: self._far_end_closed(twin, connection))
+
+    def _far_end_closed(self, end: End, connection: int) -> None:
+        if end.connection == connection and connection and end.box.answers:
+            self.happens(end, Happening.TCP_CLOSED)
+
+    def _is_established(self, end: End) -> None:
+        end.established_ps = end.received_ps = self.now
+        if end.box.waits_for:
+            return  # a speaker that recovers tells nothing yet
+        self._tell_everything(end)
+
+    def _tell_everything(self, end: End) -> None:
+        self._tell(end, end.box.tables.adj_rib_out(end.peering))
+        self.send(end, EndOfRib())
+
+    def _give_up_waiting(self, end: End) -> None:
+        """The restart time is over: without a session what is stale goes (with one, End-of-RIB sees to it)."""
+        if not end.is_up and end.peering.remote in end.box.tables.stale:
+            end.box.tables.drop(end.peering.remote)
+            self.wake(end.box)
+
+    # --- messages
+
+    def send(self, end: End, message: object) -> None:
+        """Send a message on the end's connection."""
+        if isinstance(message, dict):
+            attributes = {paths for paths in message.values() if paths}
+            self.messages["UPDATE"] += len(attributes) + any(not paths for paths in message.values())
+        else:
+            kind = "UPDATE" if isinstance(message, EndOfRib) else type(message).__name__.upper()
+            self.messages[kind] += 1
+        delay = self.wires.delay_ps(end.peering.local, end.peering.remote)
+        if delay is None:
+            end.unsent.append(message)
+            return
+        connection, twin = end.connection, end.twin
+        self.after(delay, lambda: self._deliver(twin, connection, message))
+
+    def _tell(self, end: End, changes: Changes) -> None:
+        if changes:
+            self.send(end, changes)
+
+    def _deliver(self, end: End, connection: int, message: object) -> None:
+        if end.connection != connection or not connection or not end.box.is_running:
+            return
+        if end.box.is_frozen:
+            end.twin.unsent.append(message)  # it waits in the socket
+            return
+        end.received_ps = self.now
+        if isinstance(message, Open | Keepalive | Notification):
+            self.happens(end, message)
+            if isinstance(message, Open):
+                end.draws += 1
+        elif isinstance(message, dict | EndOfRib):
+            end.box.inbox.append((end, connection, message))
+            self.wake(end.box)
+
+    # --- a speaker's work
+
+    def wake(self, box: Box) -> None:
+        """Let a speaker handle, a little later, all that came in by then."""
+        if not box.is_awake and box.answers:
+            box.is_awake = True
+            self.after(box.timers.processing_ps, lambda: self._work(box))
+
+    def _work(self, box: Box) -> None:
+        box.is_awake = False
+        if not box.answers:
+            return
+        tables = box.tables
+        for end, connection, message in box.inbox:
+            if end.connection != connection:
+                continue
+            if isinstance(message, EndOfRib):
+                tables.end_of_rib(end.peering.remote)
+                self.is_waited_for_no_more(box, end.peering.remote)
+            else:
+                tables.receive(end.peering, end.twin.box.tables.speaker, message)
+        box.inbox.clear()
+        if box.waits_for:
+            return
+        changed = tables.decide()
+        if changed:
+            for prefix, (_, chosen) in changed.items():
+                self.boxes.write(box, prefix, chosen)
+            for end in box.ends.values():
+                if end.is_up:
+                    self._tell(end, tables.update_for(end.peering, changed))
+            self.table_follows(box)
+        self.last_work_ps = self.now
+
+    def table_follows(self, box: Box) -> None:
+        """Write the device's table as it is now, after the time that writing takes."""
+        fib = box.table.now()
+        if fib is not None:
+            self.after(box.timers.fib_write_ps, lambda: self._written_to_kernel(fib))
+
+    def _written_to_kernel(self, fib: Fib) -> None:
+        if self._written[fib.device] != fib:
+            self._written[fib.device] = fib
+            self.fibs.append(FibChange(self.now, fib.device, fib))
+
+    def is_waited_for_no_more(self, box: Box, peer: str) -> None:
+        """After a restart: with the last awaited End-of-RIB the speaker tells its peers and writes its table."""
+        if peer in box.waits_for:
+            box.waits_for.discard(peer)
+            if not box.waits_for:
+                self._has_recovered(box)
+
+    def _has_recovered(self, box: Box) -> None:
+        box.tables.decide()
+        self.boxes.rewrite(box)
+        self.table_follows(box)
+        for end in box.ends.values():
+            if end.is_up:
+                self._tell_everything(end)
+
+    def stop_waiting(self, box: Box) -> None:
+        """The recovery time is over."""
+        if box.waits_for and box.answers:
+            box.waits_for.clear()
+            self._has_recovered(box)
+
+    # --- silence
+
+    def keepalive_ps(self, end: End) -> int:
+        """How often an end sends KEEPALIVE."""
+        return end.timers.keepalive_ps or end.session.hold_ps // 3
+
+    def ends_fall_silent(self) -> None:
+        """After something broke: see, for every established session that is silent now, when that will be noticed."""
+        for end in self.boxes.ends:
+            if end.is_up and end.box.answers and self.is_silent(end):
+                self.watch(end)
+
+    def is_silent(self, end: End) -> bool:
+        """Whether nothing comes from the far end."""
+        twin = end.twin
+        no_way = self.wires.delay_ps(end.peering.local, end.peering.remote) is None
+        return no_way or not twin.box.answers or twin.connection != end.connection
+
+    def watch(self, end: End) -> None:
+        """Start what the last message that came in left of the hold timer, and BFD's detection."""
+        twin = end.twin
+        last = last_keepalive_ps(
+            self.seed, twin.number, twin.established_ps, max(1, self.keepalive_ps(twin) or end.session.hold_ps // 3),
+            self.now,
+        )  # fmt: skip
+        end.received_ps = max(end.received_ps, last)
+        number = abs(end.received_ps) % 2**31
+        hold_ps = jittered_ps(self.seed, "hold", end.number, number, end.session.hold_ps)
+        late_ps = int(end.timers.loop_ps * fraction(self.seed, "loop", end.number, number))
+        connection = end.connection
+        self.after(
+            max(0, end.received_ps + hold_ps - self.now) + late_ps,
+            lambda: self._times_out(end, connection, end.received_ps, Happening.HOLD_EXPIRED),
+        )
+        mine, theirs = end.timers.bfd_interval_ps, twin.timers.bfd_interval_ps
+        if mine and theirs:
+            interval = max(mine, theirs)
+            age = int(interval * fraction(self.seed, "bfd", end.number, number))
+            self.after(
+                interval * end.timers.bfd_multiplier - age,
+                lambda: self._times_out(end, connection, end.received_ps, Happening.BFD_DOWN),
+            )
+
+    def _times_out(self, end: End, connection: int, received_ps: int, what: Happening) -> None:
+        same = end.connection == connection and end.received_ps == received_ps
+        if same and end.is_up and end.box.answers and self.is_silent(end):
+            self.happens(end, what)
+
+    def ends_hear_again(self, broken_ps: int) -> None:
+        """After something was mended: TCP sends again what was lost, at its next retransmission."""
+        wait = FIRST_RETRANSMISSION_PS
+        while broken_ps + wait < self.now:
+            wait = 2 * wait + FIRST_RETRANSMISSION_PS
+        for end in self.boxes.ends:
+            if end.connection and self.wires.delay_ps(end.peering.local, end.peering.remote) is not None:
+                twin, connection = end.twin, end.connection
+                if twin.connection != connection:
+                    self.after(
+                        broken_ps + wait - self.now,
+                        lambda end=end, c=connection: self._far_end_closed(end, c),  # type: ignore[misc]
+                    )
+                    continue
+                end.received_ps = twin.received_ps = self.now
+                lost, end.unsent = end.unsent, []
+                for message in lost:
+                    self.after(
+                        broken_ps + wait - self.now,
+                        lambda twin=twin, c=connection, m=message: self._deliver(twin, c, m),  # type: ignore[misc]
+                    )

@@ -1,0 +1,78 @@
+"""Which boxes can talk at an instant, and how long a message takes: wires and devices that work, and shortest ways.
+
+Left out: that packets of a session between nodes follow the FIBs while those change; any way of working wires will do.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from simnet.model.fabric import DeviceKind, Fabric
+
+
+class Wires:
+    """The wires between devices, each with the reasons for which it does not carry."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._kind = {device.name: device.kind for device in fabric.devices}
+        self._at: dict[str, list[tuple[str, int, int]]] = {name: [] for name in self._kind}
+        for number, link in enumerate(fabric.links):
+            if link.a in self._kind and link.b in self._kind:
+                self._at[link.a].append((link.b, number, link.delay_ps))
+                self._at[link.b].append((link.a, number, link.delay_ps))
+        self._faults: dict[int, list[object]] = {}
+        self._dead: set[str] = set()
+        self._found: dict[str, dict[str, int]] = {}
+
+    def between(self, a: str, b: str) -> list[int]:
+        """The wires that join two devices."""
+        return [number for other, number, _ in self._at.get(a, ()) if other == b]
+
+    def of(self, device: str) -> list[tuple[str, int]]:
+        """(neighbour, wire) of a device."""
+        return [(other, number) for other, number, _ in self._at[device]]
+
+    def carries(self, link: int) -> bool:
+        """Whether no fault is on a wire."""
+        return not self._faults.get(link)
+
+    def break_links(self, links: Iterable[int], reason: object) -> list[int]:
+        """Put a fault on wires; return those that carried before."""
+        changed = [link for link in links if self.carries(link)]
+        for link in links:
+            self._faults.setdefault(link, []).append(reason)
+        self._found.clear()
+        return changed
+
+    def mend_links(self, links: Iterable[int], reason: object) -> list[int]:
+        """Take the fault away; return those that carry again."""
+        for link in links:
+            self._faults[link].remove(reason)
+        self._found.clear()
+        return [link for link in links if self.carries(link)]
+
+    def set_dead(self, device: str, is_dead: bool) -> None:
+        """A dead device passes nothing on."""
+        (self._dead.add if is_dead else self._dead.discard)(device)
+        self._found.clear()
+
+    def delay_ps(self, a: str, b: str) -> int | None:
+        """Propagation on a shortest way over working wires and switches; None: there is none."""
+        if a not in self._found:
+            self._found[a] = self._reach(a)
+        return self._found[a].get(b)
+
+    def _reach(self, start: str) -> dict[str, int]:
+        if start in self._dead:
+            return {}
+        delay, queue = {start: 0}, deque([start])
+        while queue:
+            at = queue.popleft()
+            if at != start and self._kind[at] is not DeviceKind.SWITCH:
+                continue  # nodes pass on no one else's session
+            for other, link, link_ps in self._at[at]:
+                if other not in delay and other not in self._dead and self.carries(link):
+                    delay[other] = delay[at] + link_ps
+                    queue.append(other)
+        return delay
