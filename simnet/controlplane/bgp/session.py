@@ -80,14 +80,14 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The session after it, messages to send, what becomes of paths, and when to connect again (`wait_ps` None: not)."""
+    """The session after it, messages to send, what becomes of paths, and when to connect again."""
 
     session: Session
     send: tuple[Open | Keepalive | Notification, ...] = ()
     loss: Loss | None = None
     is_up: bool = False
     closes: bool = False
-    wait_ps: tuple[int, ...] | None = None  # waits, one after the other, each jittered
+    wait_ps: tuple[int, ...] | None = None  # waits, one after the other, each jittered; None: it does not connect
     why: str = ""
 
 
