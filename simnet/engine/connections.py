@@ -18,23 +18,23 @@ from simnet.dataplane.path import hooks, walk
 from simnet.dataplane.path.columns import ConnectionBatch, Header, Way
 from simnet.dataplane.path.hooks import HookState
 from simnet.dataplane.path.wires import PathCost, path_cost
+from simnet.dataplane.path.entries import UDP_STREAM_AGE_PS, UDP_STREAM_TIMEOUT_PS, UDP_TIMEOUT_PS
+from simnet.dataplane.path.tracked import RANK_BITS
 from simnet.engine.network import CompiledCluster
 from simnet.engine.targets import Callers, Targets
 from simnet.model.flows import FlowBatch, PacketBatch
 from simnet.model.recording import VERDICTS
 from simnet.model.workload import UDP
-from simnet.units import PS_PER_S
 
-UDP_TIMEOUT_PS = 30 * PS_PER_S  # no answer seen, or younger than 2 s
-UDP_STREAM_TIMEOUT_PS = 120 * PS_PER_S
-UDP_STREAM_AGE_PS = 2 * PS_PER_S
 DELIVERED = VERDICTS.index("delivered")
-RANK_BITS = 40  # connection number = flow id + rank << 40: flows below 10**12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Connections:
-    """Connections with their fate; row i of every column is one. No flow has two of them."""
+    """Connections with their fate; row i of every column is one. No flow has two of them.
+
+    Where tables change, a connection may come in stretches: some of its packets that meet one fate are a row.
+    """
 
     flow: NDArray[np.intp]  # [n] row in the FlowBatch
     rank: NDArray[np.int64]  # [n] 0: the flow's first connection, 1: its second, ...
@@ -46,6 +46,7 @@ class Connections:
     reply: Way | None  # None: the workload has no replies
     request_cost: PathCost
     reply_cost: PathCost | None
+    opens: NDArray[np.bool_]  # [n] its first packet opened the connection; False: more of one that was open
 
     @property
     def delivered(self) -> NDArray[np.bool_]:
@@ -206,26 +207,8 @@ class Sender:
         end: NDArray[np.int64],
         sent_before: NDArray[np.int64],
     ) -> Connections:
-        compiled, callers, targets = self.compiled, self.callers, self.targets
-        client, target = flows.client[flow], flows.target[flow]
-        called = Header(
-            source=hooks.source_addresses(
-                self.compiled.network, callers.place[client], callers.address[client], targets.address[target]
-            ),
-            destination=targets.address[target],
-            source_port=flows.source_port[flow].astype(np.int32),
-            destination_port=targets.port[target],
-            protocol=flows.protocol[flow],
-        )
-        batch = ConnectionBatch(
-            connection=flows.flow_id[flow] + (rank.astype(np.uint64) << np.uint64(RANK_BITS)),
-            time_ps=packets.arrival_ps[start],
-            origin=callers.place[client],
-            header=called,
-            length_bytes=packets.size_bytes[start].astype(np.int64),
-            reply_bytes=packets.reply_size_bytes[start].astype(np.int64),
-        )
-        network = compiled.network
+        compiled, network = self.compiled, self.compiled.network
+        batch = self.batch_of(flows, packets, flow, rank, start)
         request, visits = walk.send_request(network, batch, self.state, self.seed)
         reply = None
         if self.has_replies:
@@ -236,16 +219,46 @@ class Sender:
             first_packet=start,
             end_packet=end,
             sent_before=sent_before,
-            called=called,
+            called=batch.header,
             request=request,
             reply=reply,
             request_cost=path_cost(request, compiled.wires),
             reply_cost=None if reply is None else path_cost(reply, compiled.wires),
+            opens=np.ones(len(flow), dtype=np.bool_),
         )
-        return replace(connections, end_packet=_forgotten_at(compiled, flows, packets, connections))
+        return replace(connections, end_packet=forgotten_at(compiled, flows, packets, connections))
+
+    def batch_of(
+        self,
+        flows: FlowBatch,
+        packets: PacketBatch,
+        flow: NDArray[np.intp],
+        rank: NDArray[np.int64],
+        start: NDArray[np.int64],
+    ) -> ConnectionBatch:
+        """Return packet `start` (a row) of each of some flows, as callers send it."""
+        callers, targets = self.callers, self.targets
+        client, target = flows.client[flow], flows.target[flow]
+        source = hooks.source_addresses(
+            self.compiled.network, callers.place[client], callers.address[client], targets.address[target]
+        )
+        return ConnectionBatch(
+            connection=flows.flow_id[flow] + (rank.astype(np.uint64) << np.uint64(RANK_BITS)),
+            time_ps=packets.arrival_ps[start],
+            origin=callers.place[client],
+            header=Header(
+                source=source,
+                destination=targets.address[target],
+                source_port=flows.source_port[flow].astype(np.int32),
+                destination_port=targets.port[target],
+                protocol=flows.protocol[flow],
+            ),
+            length_bytes=packets.size_bytes[start].astype(np.int64),
+            reply_bytes=packets.reply_size_bytes[start].astype(np.int64),
+        )
 
 
-def _forgotten_at(
+def forgotten_at(
     compiled: CompiledCluster, flows: FlowBatch, packets: PacketBatch, connections: Connections
 ) -> NDArray[np.int64]:
     """Return the packet before which each connection's entry had timed out; its end where that never happens: int64[n].

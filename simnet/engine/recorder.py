@@ -62,7 +62,7 @@ class Recorder:
     def add(self, flows: FlowBatch, packets: PacketBatch, connections: Connections) -> None:
         """Take connections with their flows and packets; first ones come in the order of flows, before the others."""
         sizes = _Sizes(packets)
-        is_first = connections.rank == 0
+        is_first = connections.sent_before == 0
         columns = self._own_columns(flows, packets, connections, sizes)
         if is_first.any():
             columns |= self._first_columns(flows, packets, connections, sizes)
@@ -95,7 +95,7 @@ class Recorder:
             "flow_id": flows.flow_id[each.flow].astype(np.int64),
             "warmup": flows.start_ps[each.flow] < self.scenario.run.warmup_ps,
             "end_ps": packets.arrival_ps[last] + trip_ps,
-            "connections": np.ones(len(count), np.int32),
+            "connections": each.opens.astype(np.int32),
             **{
                 f"packets_{name}": np.where(request.verdict == number, count, np.int32(0))
                 for number, name in enumerate(VERDICTS)

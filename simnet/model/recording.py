@@ -236,6 +236,9 @@ REASONS = (
     "invalid state",  # conntrack INVALID
     "queue full",  # a station on its way had no room
     "reply bypassed translation",  # the reply did not pass the node that had translated the request
+    "link down",  # sent into a wire that carries nothing
+    "device down",  # came to a node or switch without power
+    "connection reset",  # a TCP segment that the pod it reached knows no connection for, and all that follow it
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,13 @@ from simnet.dataplane.forwarding import tables as codes
 from simnet.dataplane.forwarding.ecmp import CHOICES, HASH_BITS, HASHES
 from simnet.dataplane.forwarding.groups import bucket_table, hop_key, upper_bounds
 from simnet.dataplane.forwarding.reverse_path import MODES
-from simnet.dataplane.forwarding.tables import EcmpGroups, EcmpPolicy, ForwardingTables, Tunnels
+from simnet.dataplane.forwarding.tables import EcmpGroups, EcmpPolicy, FibVersions, ForwardingTables, Tunnels
+from simnet.dataplane.versions import NEVER, versions_of
 from simnet.errors import ModelError
 from simnet.model.addresses import AddressTable
-from simnet.model.fabric import Attachment, Fabric
+from simnet.model.fabric import Attachment, Device, Fabric
 from simnet.model.fib import Fib, NextHop, Route, RouteKind
+from simnet.model.history import FibChange
 from simnet.model.iptables.ruleset import IPNetwork
 from simnet.random_streams import mix_in_place
 
@@ -30,13 +33,16 @@ _LOW_64 = (1 << 64) - 1
 _VERDICTS = range(codes.ECMP_GROUP)  # the first actions stand for the kinds themselves; that of FORWARD is unused
 
 
-def compile_tables(fabric: Fabric, fibs: Mapping[str, Fib], addresses: AddressTable) -> ForwardingTables:
+def compile_tables(
+    fabric: Fabric, fibs: Mapping[str, Fib], addresses: AddressTable, changes: Sequence[FibChange] = ()
+) -> ForwardingTables:
     """Compile the FIBs of all devices for the addresses in play.
 
     Parameters
     ----------
     fibs : by device name; a device without one has only its own addresses
     addresses : the addresses in play; those of devices and pods are added to it
+    changes : later FIBs, in order of time
 
     Raises ModelError for a route over an interface that the device does not have.
     """
@@ -46,7 +52,7 @@ def compile_tables(fabric: Fabric, fibs: Mapping[str, Fib], addresses: AddressTa
     for pod in fabric.pods:
         for address in pod.addresses:
             addresses.intern(address)
-    return _Compiler(fabric, fibs, addresses).compile()
+    return _Compiler(fabric, fibs, addresses, changes).compile()
 
 
 class _Ranges:
@@ -89,8 +95,10 @@ def _search(words: NDArray[np.uint64], values: list[int], side: str) -> NDArray[
 class _Compiler:
     """Holds what the steps of one compilation share."""
 
-    def __init__(self, fabric: Fabric, fibs: Mapping[str, Fib], addresses: AddressTable) -> None:
-        self.fabric, self.fibs, self.addresses = fabric, fibs, addresses
+    def __init__(
+        self, fabric: Fabric, fibs: Mapping[str, Fib], addresses: AddressTable, changes: Sequence[FibChange] = ()
+    ) -> None:
+        self.fabric, self.fibs, self.addresses, self.changes = fabric, fibs, addresses, changes
         self.device_id = {device.name: i for i, device in enumerate(fabric.devices)}
         self.interfaces: dict[str, int] = {}
         self.kind = [np.array(_VERDICTS, dtype=np.uint8)]
@@ -222,7 +230,7 @@ class _Compiler:
         self._wire_pods()
         number_of: dict[int, int] = {}  # id(route) -> its number; routes shared between FIBs count once
         distinct: list[Route] = []
-        for fib in self.fibs.values():
+        for fib in (*self.fibs.values(), *(change.fib for change in self.changes)):
             for route in fib.routes:
                 if number_of.setdefault(id(route), len(distinct)) == len(distinct):
                     distinct.append(route)
@@ -234,12 +242,11 @@ class _Compiler:
         span = list(zip(first.tolist(), last.tolist(), strict=True))
         length = [prefix.prefixlen for prefix in prefixes]
         owner, shared = self._owners()
-        lookup = np.full((len(fabric.devices), classes), codes.NO_ROUTE, dtype=np.int32)
         self._groups: dict[tuple[str, tuple[NextHop, ...], tuple[NextHop, ...]], int] = {}
         self._hop_actions: dict[tuple[str, NextHop], int] = {}
-        for i, device in enumerate(fabric.devices):
-            row = lookup[i]
-            held = self.fibs.get(device.name)
+
+        def painted(device: Device, held: Fib | None) -> NDArray[np.int32]:
+            row = np.full(classes, codes.NO_ROUTE, dtype=np.int32)
             numbers = [] if held is None else [number_of[id(route)] for route in held.routes]
             numbers.sort(key=length.__getitem__)
             for number in numbers:
@@ -250,7 +257,30 @@ class _Compiler:
                 row[part] = codes.LOCAL
             own = [self.addresses.intern(address) for address in device.addresses]
             row[address_class[own]] = codes.LOCAL
-        return self._tables(address_class, lookup, owner, shared)
+            return row
+
+        rows = [painted(device, self.fibs.get(device.name)) for device in fabric.devices]
+        later = sorted(self.changes, key=lambda change: (self.device_id[change.device], change.time_ps))
+        rows += [painted(fabric.devices[self.device_id[change.device]], change.fib) for change in later]
+        lookup = np.array(rows, dtype=np.int32).reshape(-1, classes)
+        made = self._tables(address_class, lookup, owner, shared)
+        return replace(made, versions=self._versions(lookup, later)) if later else made
+
+    def _versions(self, lookup: NDArray[np.int32], later: Sequence[FibChange]) -> FibVersions:
+        """When each device goes by which row, given the changes whose rows follow those of the start."""
+        devices = len(self.fabric.devices)
+        versions = versions_of(
+            np.arange(devices),
+            [(change.time_ps, self.device_id[change.device], devices + i) for i, change in enumerate(later)],
+        )
+        until_ps = np.full(lookup.shape, NEVER, dtype=np.int64)
+        row, end_ps = versions.value, versions.end_ps
+        for i in range(len(row) - 2, -1, -1):
+            if end_ps[i] != NEVER:
+                same = lookup[row[i]] == lookup[row[i + 1]]
+                until_ps[row[i]] = np.where(same, until_ps[row[i + 1]], end_ps[i])
+        until_ps.setflags(write=False)
+        return FibVersions(versions, until_ps)
 
     def _paint(
         self, row: NDArray[np.int32], start: int, end: int, device: str, route: Route, address_class: NDArray[np.int32]

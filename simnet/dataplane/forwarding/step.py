@@ -58,6 +58,7 @@ def step(
     destination_port: NDArray[np.int32],
     protocol: NDArray[np.uint8],
     ecmp_seed: int,
+    row: NDArray[np.int32] | None = None,
 ) -> Step:
     """Look every packet up in the FIB of the device that it is at.
 
@@ -69,13 +70,14 @@ def step(
         As the packet is now: ECMP hashes what arrives.
     ecmp_seed : int
         Of the run; every device mixes its own name into it.
+    row : int32[n], row of `tables.lookup` that the device goes by; None: its table at the start
 
     Returns
     -------
     Step
         Raises IndexError for an address that was interned after the tables were compiled.
     """
-    action = actions(tables, device, source, destination, source_port, destination_port, protocol, ecmp_seed)
+    action = actions(tables, device, source, destination, source_port, destination_port, protocol, ecmp_seed, row)
     return Step(
         tables.kind.take(action),
         tables.next_place.take(action),
@@ -96,10 +98,11 @@ def actions(
     destination_port: NDArray[np.int32],
     protocol: NDArray[np.uint8],
     ecmp_seed: int,
+    row: NDArray[np.int32] | None = None,
 ) -> NDArray[np.intp]:
     """Return the action of each packet, ECMP groups resolved: intp[n]. `step` gathers the columns of it."""
     classes = tables.lookup.shape[1]
-    cell = device.astype(np.int64)
+    cell = (device if row is None else row).astype(np.int64)
     cell *= classes
     cell += tables.address_class.take(destination)
     # numpy gathers by machine words; converted once here, not once a column

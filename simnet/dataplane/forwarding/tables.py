@@ -1,7 +1,7 @@
 """Forwarding tables as arrays: one gather tells what any device does with any address in play.
 
 Addresses that no device tells apart share a *class*: between the ends of all prefixes, an address differs from its
-neighbour only by who holds it. `lookup[device, class]` is an *action*; an action names the next place and the
+neighbour only by who holds it. `lookup[row, class]` is an *action*; an action names the next place and the
 wires to it,
 or a verdict. An ECMP group is an action of its own that refers to its members.
 """
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from simnet.dataplane.versions import Versions
 
 LOCAL, FORWARD, BLACKHOLE, UNREACHABLE, NO_ROUTE, NO_NEIGHBOUR, ECMP_GROUP = range(7)
 
@@ -63,6 +65,14 @@ class Tunnels:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class FibVersions:
+    """Which row of `ForwardingTables.lookup` a device goes by, and how long a cell of it holds."""
+
+    rows: Versions  # of devices; a version's value is its row
+    until_ps: NDArray[np.int64]  # [rows, classes] when the device next does something else with the class; NEVER
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ForwardingTables:
     """All FIBs of a fabric, compiled; read-only.
 
@@ -72,7 +82,7 @@ class ForwardingTables:
     """
 
     address_class: NDArray[np.int32]  # [addresses]
-    lookup: NDArray[np.int32]  # [devices, classes] action
+    lookup: NDArray[np.int32]  # [rows, classes] action; row i is device i's table at the start, later ones follow
     kind: NDArray[np.uint8]  # [actions] LOCAL ... ECMP_GROUP
     next_place: NDArray[np.int32]  # [actions] -1 unless FORWARD
     first_link: NDArray[np.int32]  # [actions] direction id; -1 unless FORWARD
@@ -98,11 +108,12 @@ class ForwardingTables:
     pod_device: NDArray[np.int32]  # [pods] the node of each
     pod_uplink: NDArray[np.int32]  # [pods] direction from the pod to its node
     pod_interface: NDArray[np.int32]  # [pods] id of the host's end of the veth
+    versions: FibVersions | None = None  # None: no table ever changes
 
     @property
     def device_count(self) -> int:
         """How many places are devices."""
-        return len(self.lookup)
+        return len(self.primary_address)
 
     def is_local(self, device: NDArray[np.int32], address: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Return bool[n]: is the address (id) one of the device's own, as `addrtype LOCAL` asks?"""

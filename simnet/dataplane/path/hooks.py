@@ -28,6 +28,7 @@ from simnet.dataplane.netfilter.packets import (
 from simnet.dataplane.netfilter.program import Program
 from simnet.dataplane.netfilter.state import NetfilterState
 from simnet.dataplane.path import tunnelling
+from simnet.dataplane.path.clock import Clock
 from simnet.dataplane.path.columns import ConnectionBatch, Way
 from simnet.dataplane.path.network import NODE, Network
 from simnet.model.iptables.stop_reasons import stop_reason
@@ -62,19 +63,20 @@ class HookState:
         return cls(NetfilterState(recent_limit), Counters(program))
 
 
-def look_up(network: Network, way: Way, rows: NDArray[np.intp]) -> Step:
+def look_up(network: Network, way: Way, rows: NDArray[np.intp], clock: Clock | None = None) -> Step:
     """Ask the FIB of the device where each row is; of a row in a tunnel it sees the outer header."""
-    tables = network.forwarding
+    tables, device = network.forwarding, way.place[rows]
     header = tunnelling.seen(tables, way, rows) if len(tables.tunnels) else way.header.take(rows)
     return step(
         tables,
-        way.place[rows],
+        device,
         header.source,
         header.destination,
         header.source_port,
         header.destination_port,
         header.protocol,
         network.ecmp_seed,
+        None if clock is None else clock.table_rows(rows, device, header.destination),
     )
 
 
@@ -95,10 +97,11 @@ def source_addresses(
     return chosen
 
 
-def martians(network: Network, way: Way, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+def martians(network: Network, way: Way, rows: NDArray[np.intp], clock: Clock | None = None) -> NDArray[np.bool_]:
     """Return which rows the node where they are drops for their source: bool[n]."""
     device, source = way.place[rows], way.header.source[rows]
-    found = is_martian(network.forwarding, device, way.in_interface[rows], source)
+    table_rows = None if clock is None else clock.table_rows(rows, device, source)
+    found = is_martian(network.forwarding, device, way.in_interface[rows], source, table_rows)
     return found & ~network.is_ipv6[source]
 
 
@@ -120,19 +123,21 @@ def pass_hook(
     batch: ConnectionBatch,
     state: HookState,
     seed: int,
+    clock: Clock | None = None,
 ) -> NDArray[np.bool_]:
     """Run a hook of the node that each row is at; rewrite headers, end what a rule stops. Returns bool: which go on."""
     device = way.place[rows]
     header = way.header
     source, destination = header.source[rows], header.destination[rows]
-    host = network.device_host[device, network.is_ipv6[destination].astype(np.intp)]
+    family = network.is_ipv6[destination].astype(np.intp)
+    host = network.device_host[device, family] if clock is None else clock.hosts(rows, device, family)
     governed = host >= 0
     if not governed.any():
         return np.ones(len(rows), dtype=np.bool_)
     if not governed.all():
         passed = np.ones(len(rows), dtype=np.bool_)
         out = None if out_interface is None else out_interface[governed]
-        inner = pass_hook(network, hook, rows[governed], conntrack[governed], out, way, batch, state, seed)
+        inner = pass_hook(network, hook, rows[governed], conntrack[governed], out, way, batch, state, seed, clock)
         passed[governed] = inner
         return passed
     count = len(rows)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from simnet.dataplane.forwarding.tables import ForwardingTables
 from simnet.dataplane.netfilter.program import Program
+from simnet.dataplane.path.clock import Changes
 
 NODE, SWITCH, CLIENTS = 0, 1, 2  # kinds of device
 
@@ -55,6 +56,7 @@ class Network:
     is_ipv6: NDArray[np.bool_]  # [addresses]
     listeners: Listeners
     ecmp_seed: int = 0
+    changes: Changes | None = None  # None: nothing changes while it runs
 
     @property
     def device_count(self) -> int:

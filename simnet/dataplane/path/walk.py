@@ -1,7 +1,8 @@
 """How new connections travel: request hop by hop, then the reply, over the FIBs and through the rules of each node.
 
 Modelled: TTL, iptables hooks in the kernel's order, DNAT and SNAT with conntrack's reversal, ECMP, hosts that listen
-or do not. Left out here: time (a sum over the wires crossed, `wires.py`), ICMP errors on their way back, NAT port
+or do not; where the network changes, the tables in force when a packet is at a box (`clock.py`). Without changes time
+plays no part here (it is a sum over the wires crossed, `wires.py`). Left out: ICMP errors on their way back, NAT port
 clashes. Source: net/ipv4/ip_forward.c (TTL before FORWARD), nf_conntrack_core.c, nf_nat_core.c; docs/models/path.md.
 """
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from simnet.dataplane.forwarding.step import Step
 from simnet.dataplane.path import hooks, tunnelling
+from simnet.dataplane.path.clock import Clock
 from simnet.dataplane.path.columns import PENDING, ConnectionBatch, Header, NodePass, Visit, Way
 from simnet.dataplane.path.network import CLIENTS, NODE, SWITCH, Network
 from simnet.model.recording import REASONS, VERDICTS
@@ -28,18 +30,20 @@ FRAGMENTATION = REASONS.index("fragmentation needed")
 TTL_EXCEEDED = REASONS.index("ttl exceeded")
 REVERSE_PATH = REASONS.index("reverse path filter")
 REPLY_BYPASSED = REASONS.index("reply bypassed translation")
+LINK_DOWN, DEVICE_DOWN = REASONS.index("link down"), REASONS.index("device down")
 
 
 def send_request(
-    network: Network, batch: ConnectionBatch, state: hooks.HookState, seed: int
+    network: Network, batch: ConnectionBatch, state: hooks.HookState, seed: int, clock: Clock | None = None
 ) -> tuple[Way, list[Visit]]:
     """Send the first packet of each connection to its end.
 
     Returns the way it took and, step by step, the conntrack entries that the nodes passed now hold.
-    `state` (counters, `nth` counts, `recent` lists of the rules) is advanced, at each node in the order of rows.
+    `state` (counters, `nth` counts, `recent` lists of the rules) is advanced, at each node in the order of rows; so is
+    `clock`, which a network that changes needs.
     """
     rows = np.arange(len(batch))
-    walk = _Walk(network, batch, Way.start(batch.header.copy(), batch.origin), state, seed)
+    walk = Walk(network, batch, Way.start(batch.header.copy(), batch.origin), state, seed, clock)
     if network.remembers and len(batch) and (batch.origin != batch.origin[0]).any():
         scout = _Scout(network, batch, seed)
         scout.run(rows)
@@ -55,6 +59,7 @@ def send_reply(
     visits: list[Visit],
     state: hooks.HookState,
     seed: int,
+    clock: Clock | None = None,
 ) -> Way:
     """Send the answer of each delivered connection back.
 
@@ -66,7 +71,7 @@ def send_reply(
     way.verdict[~delivered] = forward.verdict[~delivered]
     way.reason[~delivered] = forward.reason[~delivered]
     way.draws[:] = forward.draws
-    _ReplyWalk(network, batch, way, state, seed, visits).run(np.flatnonzero(delivered))
+    _ReplyWalk(network, batch, way, state, seed, visits, clock).run(np.flatnonzero(delivered))
     came_back = delivered & (way.verdict == DELIVERED)
     as_called = way.header.equals(batch.header.reversed()) & (way.place == batch.origin)
     way.end(np.flatnonzero(came_back & ~as_called), DROPPED, REPLY_BYPASSED)
@@ -74,7 +79,7 @@ def send_reply(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Group:
+class Group:
     """Some rows of the batch inside one node, with what the node knows of each."""
 
     rows: Rows
@@ -82,19 +87,28 @@ class _Group:
     state: NDArray[np.uint8]  # conntrack's word for them: hooks.NEW, ESTABLISHED, INVALID
     step: Step | None = None  # the routing decision
 
-    def keep(self, mask: NDArray[np.bool_]) -> _Group:
+    def keep(self, mask: NDArray[np.bool_]) -> Group:
         if mask.all():
             return self
         at = np.flatnonzero(mask)
         step = None if self.step is None else self.step.take(at)
-        return _Group(self.rows[at], self.before.take(at), self.state[at], step)
+        return Group(self.rows[at], self.before.take(at), self.state[at], step)
 
 
-class _Walk:
+class Walk:
     """One batch under way. Each method moves the rows that it is given by one step."""
 
-    def __init__(self, network: Network, batch: ConnectionBatch, way: Way, state: hooks.HookState, seed: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        batch: ConnectionBatch,
+        way: Way,
+        state: hooks.HookState,
+        seed: int,
+        clock: Clock | None = None,
+    ) -> None:
         self.network, self.batch, self.way, self.state, self.seed = network, batch, way, state, seed
+        self.clock = clock  # None: nothing changes while these rows are under way
         self.visits: list[Visit] = []
         self.size_bytes = batch.length_bytes  # of the first packet, whose fate all others share
         self.passed = np.zeros(len(batch), dtype=np.uint64)  # a bit of each node passed; two nodes may share one
@@ -145,6 +159,7 @@ class _Walk:
     def leave_origin(self, rows: Rows) -> None:
         """Take the first step: out of a pod onto its node, out of a node's process, out of a client site."""
         network, way = self.network, self.way
+        rows = self.where_power_is(rows)
         place = way.place[rows]
         in_pod = network.pod_link[place] >= 0
         pods = rows[in_pod]
@@ -154,7 +169,7 @@ class _Walk:
         large = self.size_bytes[pods] > network.forwarding.pod_mtu
         way.end(pods[large], DROPPED, FRAGMENTATION)
         pods = pods[~large]
-        way.cross(pods, network.pod_link[way.place[pods]])
+        pods = pods[self.cross(pods, network.pod_link[way.place[pods]])]
         way.in_interface[pods] = network.pod_interface[way.place[pods]]
         way.place[pods] = network.place_device[way.place[pods]]
         on_device = rows[~in_pod]
@@ -182,6 +197,7 @@ class _Walk:
     def arrive(self, rows: Rows) -> None:
         """Let every row take its next step from the place that it has come to."""
         network, way = self.network, self.way
+        rows = self.where_power_is(rows)
         place = way.place[rows]
         is_end = (place >= network.device_count) | (network.device_kind[network.place_device[place]] == CLIENTS)
         way.end(rows[is_end], DELIVERED, 0)
@@ -214,13 +230,13 @@ class _Walk:
         with self.noted(group):
             self.route(self.pass_hook("PREROUTING", group))
 
-    def route(self, group: _Group) -> None:
+    def route(self, group: Group) -> None:
         """From PREROUTING's end: into the node through INPUT, or on through FORWARD."""
         step = self.look_up(group.rows)
         accepted = (step.kind != Step.LOCAL) & (step.kind != Step.FORWARD)  # a route comes first, then the source
-        accepted |= ~hooks.martians(self.network, self.way, group.rows)
+        accepted |= ~hooks.martians(self.network, self.way, group.rows, self.clock)
         self.way.end(group.rows[~accepted], DROPPED, REVERSE_PATH)
-        group = _Group(group.rows, group.before, group.state, step).keep(accepted)
+        group = Group(group.rows, group.before, group.state, step).keep(accepted)
         assert group.step is not None
         step = group.step
         local = step.kind == Step.LOCAL
@@ -234,10 +250,10 @@ class _Walk:
         group = group.keep(self.spend_ttl(group.rows))
         self.depart(self.pass_hook("FORWARD", group))
 
-    def leave_or_deliver(self, group: _Group) -> None:
+    def leave_or_deliver(self, group: Group) -> None:
         """From OUTPUT's end: the node may have been talking to itself."""
         step = self.look_up(group.rows)
-        group = _Group(group.rows, group.before, group.state, step)
+        group = Group(group.rows, group.before, group.state, step)
         local = step.kind == Step.LOCAL
         looped = self.pass_hook("INPUT", self.pass_hook("POSTROUTING", group.keep(local)))
         self.deliver(looped)
@@ -246,7 +262,7 @@ class _Walk:
         self.end_unroutable(group.rows[stopped], step.kind[stopped])
         self.depart(group.keep(routed & self.fits(group.rows, step)))
 
-    def depart(self, group: _Group) -> None:
+    def depart(self, group: Group) -> None:
         """Leave a node: POSTROUTING, then the wire."""
         group = self.pass_hook("POSTROUTING", group)
         if not group.rows.size:
@@ -256,7 +272,7 @@ class _Walk:
         assert group.step is not None
         self.follow(group.rows, group.step)
 
-    def deliver(self, group: _Group) -> None:
+    def deliver(self, group: Group) -> None:
         """Hand rows to the process of this node that listens: a hostNetwork pod; any other port is closed."""
         if not group.rows.size:
             return
@@ -270,9 +286,19 @@ class _Walk:
         self.way.end(rows[listening], DELIVERED, 0)
         self.way.end(rows[~listening], REJECTED, PORT_CLOSED)
 
+    def hand_back(self, rows: Rows) -> None:
+        """Hand replies to the process that had sent the request, whatever its port; others find the port closed."""
+        origin = self.batch.origin[rows]
+        here = self.network.place_device[origin] == self.way.place[rows]
+        asked = here & (self.way.header.destination_port[rows] == self.batch.header.source_port[rows])
+        asked &= self.network.pod_link[origin] < 0
+        self.way.place[rows[asked]] = origin[asked]
+        self.way.end(rows[asked], DELIVERED, 0)
+        self.way.end(rows[~asked], REJECTED, PORT_CLOSED)
+
     # --- what conntrack knows ------------------------------------------------------------------------
 
-    def recognise(self, rows: Rows, *, sent_here: bool) -> _Group:
+    def recognise(self, rows: Rows, *, sent_here: bool) -> Group:
         """Say what conntrack makes of rows that come to a node: new, and known to nat where they were here before."""
         before, place = self.way.header.take(rows), self.way.place[rows]
         state = np.full(len(rows), hooks.NEW, dtype=np.uint8)
@@ -285,16 +311,16 @@ class _Walk:
                 at, held = _positions(visit.rows, rows[maybe])
                 held &= (visit.device[at] == place[maybe]) & before.take(maybe).equals(visit.original.take(at))
                 state[maybe[held]] = hooks.SEEN_BEFORE
-        return _Group(rows, before, state)
+        return Group(rows, before, state)
 
-    def remember(self, group: _Group) -> None:
+    def remember(self, group: Group) -> None:
         """Keep the conntrack entries that the node of each row holds from now on."""
         self.visits.append(
             Visit(group.rows, self.way.place[group.rows], group.before, self.way.header.take(group.rows))
         )
 
     @contextmanager
-    def noted(self, group: _Group) -> Iterator[None]:
+    def noted(self, group: Group) -> Iterator[None]:
         """Note that the rows pass the node where they are, and the rules that they meet there meanwhile."""
         way, rows = self.way, group.rows
         device, before = way.place[rows], len(way.crossings)
@@ -335,7 +361,7 @@ class _Walk:
 
     def look_up(self, rows: Rows) -> Step:
         """Ask the FIB of the device where each row is."""
-        return hooks.look_up(self.network, self.way, rows)
+        return hooks.look_up(self.network, self.way, rows, self.clock)
 
     def follow_route(self, rows: Rows) -> None:
         """Look up and follow, for a device without rules."""
@@ -360,30 +386,50 @@ class _Walk:
             self.follow(rows[wrapped], self.look_up(rows[wrapped]))
             plain = np.flatnonzero(step.tunnel < 0)
             rows, step = rows[plain], step.take(plain)
-        tunnel_bytes = self.network.forwarding.tunnels.extra_bytes
-        self.way.cross(rows, step.first_link, tunnel_bytes)
-        self.way.cross(rows, step.second_link, tunnel_bytes)
+        for name in ("first_link", "second_link"):
+            carried = self.cross(rows, getattr(step, name), bridged=name == "second_link")
+            if not carried.all():
+                rows, step = rows[carried], step.take(np.flatnonzero(carried))
         self.way.place[rows] = step.next_place
         arrived = np.minimum(step.next_place, self.network.device_count - 1)
         self.way.in_interface[rows] = self.network.device_interface[arrived]
+
+    def cross(self, rows: Rows, direction: NDArray[np.int32], *, bridged: bool = False) -> NDArray[np.bool_]:
+        """Send rows over a wire each; -1: none. Those that it does not carry end. Returns bool: which go on."""
+        carried = np.ones(len(rows), dtype=np.bool_)
+        if self.clock is not None:
+            carried = self.clock.cross(rows, direction, self.way.tunnel, bridged=bridged)
+            self.way.end(rows[~carried], LOST, LINK_DOWN)
+            rows, direction = rows[carried], direction[carried]
+        self.way.cross(rows, direction, self.network.forwarding.tunnels.extra_bytes)
+        return carried
+
+    def where_power_is(self, rows: Rows) -> Rows:
+        """End rows at devices that do not work; return the others."""
+        if self.clock is None or not self.clock.changes.devices.any:
+            return rows
+        works = self.clock.works(rows, self.network.place_device[self.way.place[rows]])
+        self.way.end(rows[~works], LOST, DEVICE_DOWN)
+        return rows[works]
 
     def end_unroutable(self, rows: Rows, kind: NDArray[np.uint8]) -> None:
         """End rows that no route takes on, each for its reason."""
         if rows.size:
             self.way.verdict[rows], self.way.reason[rows] = hooks.unroutable(kind)
 
-    def pass_hook(self, hook: str, group: _Group) -> _Group:
+    def pass_hook(self, hook: str, group: Group) -> Group:
         """Run a hook's chains over a group; rows that a rule stops end here. Returns those that go on."""
         if not group.rows.size:
             return group
         out_interface = None if group.step is None else group.step.out_interface
+        way, batch = self.way, self.batch
         passed = hooks.pass_hook(
-            self.network, hook, group.rows, group.state, out_interface, self.way, self.batch, self.state, self.seed
+            self.network, hook, group.rows, group.state, out_interface, way, batch, self.state, self.seed, self.clock
         )
         return group.keep(passed)
 
 
-class _Scout(_Walk):
+class _Scout(Walk):
     """Finds where each row will be translated, which no rule's memory decides: those choose the endpoint only.
 
     It ends there, and leaves counters and memories as they are.
@@ -394,7 +440,7 @@ class _Scout(_Walk):
         super().__init__(network, batch, way, hooks.HookState.at_start(network.program), seed)
         self.at_output = np.zeros(len(batch), dtype=np.bool_)  # sent by a process of the node that translates
 
-    def pass_hook(self, hook: str, group: _Group) -> _Group:
+    def pass_hook(self, hook: str, group: Group) -> Group:
         """End rows once their destination is rewritten."""
         going = super().pass_hook(hook, group)
         self.at_output[group.rows[self.way.dnat_device[group.rows] >= 0]] = hook == "OUTPUT"
@@ -403,7 +449,7 @@ class _Scout(_Walk):
         return going.keep(~translated)
 
 
-class _ReplyWalk(_Walk):
+class _ReplyWalk(Walk):
     """The same boxes on the way back: a node's entry undoes what it did, and no nat rule is asked about what it knows.
 
     As in the kernel the destination is restored before routing, the source after filtering.
@@ -417,8 +463,9 @@ class _ReplyWalk(_Walk):
         state: hooks.HookState,
         seed: int,
         entries: list[Visit],
+        clock: Clock | None = None,
     ) -> None:
-        super().__init__(network, batch, way, state, seed)
+        super().__init__(network, batch, way, state, seed, clock)
         self.entries = entries
         self.size_bytes = batch.reply_bytes
         n = len(batch)
@@ -428,7 +475,7 @@ class _ReplyWalk(_Walk):
         for visit in reversed(entries):
             self.first_node[visit.rows] = visit.device
 
-    def recognise(self, rows: Rows, *, sent_here: bool) -> _Group:
+    def recognise(self, rows: Rows, *, sent_here: bool) -> Group:
         """Find the entry of each row's connection at the node; restore the destination that it had before."""
         way, header = self.way, self.way.header
         before = header.take(rows)
@@ -449,7 +496,7 @@ class _ReplyWalk(_Walk):
         # A TCP answer (SYN-ACK) that no entry expects is INVALID; a datagram opens a connection of its own.
         unknown_state = np.where(header.protocol[rows] == 17, hooks.NEW, hooks.INVALID)
         state = np.where(known, hooks.ESTABLISHED, unknown_state).astype(np.uint8)
-        return _Group(rows, before, state)
+        return Group(rows, before, state)
 
     def restore_source(self, rows: Rows) -> None:
         """Give back the source that the client called, and forget that it was owed."""
@@ -458,21 +505,14 @@ class _ReplyWalk(_Walk):
         self.way.header.source_port[owed] = self.port_to_restore[owed]
         self.source_to_restore[owed] = -1
 
-    def remember(self, group: _Group) -> None:
+    def remember(self, group: Group) -> None:
         """Leave the node by restoring the source; replies make no entries."""
         self.restore_source(group.rows)
 
-    def deliver(self, group: _Group) -> None:
-        """Hand a reply to the process that had sent the request, whatever its port; others find the port closed."""
+    def deliver(self, group: Group) -> None:
+        """Hand a reply to the process that had sent the request."""
         self.remember(group)
-        rows = group.rows
-        origin = self.batch.origin[rows]
-        here = self.network.place_device[origin] == self.way.place[rows]
-        asked = here & (self.way.header.destination_port[rows] == self.batch.header.source_port[rows])
-        asked &= self.network.pod_link[origin] < 0
-        self.way.place[rows[asked]] = origin[asked]
-        self.way.end(rows[asked], DELIVERED, 0)
-        self.way.end(rows[~asked], REJECTED, PORT_CLOSED)
+        self.hand_back(group.rows)
 
 
 def _positions(rows: Rows, wanted: Rows) -> tuple[Rows, NDArray[np.bool_]]:

@@ -38,6 +38,10 @@ class PathCost:
     propagation_ps: NDArray[np.int64]  # [n]
     crossings: NDArray[np.int16]  # [rate classes * extras, n] wires of each rate crossed, with each extra
 
+    def take(self, rows: NDArray[np.intp]) -> PathCost:
+        """Return the costs of some connections."""
+        return PathCost(self.propagation_ps[rows], self.crossings[:, rows])
+
     def delay_ps(
         self, wires: Wires, rows: NDArray[np.intp] | slice, size_bytes: NDArray[np.int64]
     ) -> NDArray[np.int64]:
