@@ -1,7 +1,7 @@
 """Which version of a thing is in force when: for a batch of (thing, instant) at once.
 
-A thing is a number: a device, a link, a rule set. Its value changes at instants; a version is valid from its instant on,
-until the next one. At equal times a change comes before a packet.
+A thing is a number: a device, a link, a rule set. Its value changes at instants; a version is valid from its instant
+on, until the next one. At equal times a change comes before a packet.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Most flows meet no change: their first packet's way is found at once for all of them (`walk.py`), and whoever has no
 table on that way that changes before the flow's last answer is back has only that way. The others are sent anew, in
-stretches: the first packet of a stretch walks by itself, past the entries that nodes hold by then, and those that follow
-it share its fate until a table on the way changes. Packets under way at a change are a stretch each.
+stretches: the first packet of a stretch walks by itself, past the entries that nodes hold by then, and those that
+follow it share its fate until a table on the way changes. Packets under way at a change are a stretch each.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from simnet.dataplane.path import hooks, walk
 from simnet.dataplane.path.columns import ConnectionBatch, Header, Way
-from simnet.dataplane.path.hooks import HookState
-from simnet.dataplane.path.wires import PathCost, path_cost
 from simnet.dataplane.path.entries import UDP_STREAM_AGE_PS, UDP_STREAM_TIMEOUT_PS, UDP_TIMEOUT_PS
+from simnet.dataplane.path.hooks import HookState
 from simnet.dataplane.path.tracked import RANK_BITS
+from simnet.dataplane.path.wires import PathCost, path_cost
 from simnet.engine.network import CompiledCluster
 from simnet.engine.targets import Callers, Targets
 from simnet.model.flows import FlowBatch, PacketBatch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,9 +16,11 @@ from simnet.dataplane.forwarding.tables import ForwardingTables
 from simnet.dataplane.netfilter.compiler import compile_program
 from simnet.dataplane.path.network import CLIENTS, NODE, SWITCH, Listeners, Network, listener_key
 from simnet.dataplane.path.wires import Wires, wires_of
+from simnet.engine.changes import compile_changes, later_rulesets
 from simnet.model.addresses import AddressTable
 from simnet.model.cluster import Cluster
 from simnet.model.fabric import DeviceKind
+from simnet.model.history import TableHistory
 from simnet.model.iptables.ruleset import Family, Ruleset
 from simnet.model.scenario import ClusterSpec
 
@@ -48,9 +50,14 @@ class CompiledCluster:
 
 
 def compile_cluster(
-    cluster: Cluster, spec: ClusterSpec, *, seed: int = 0, statistic_mode: str = "random"
+    cluster: Cluster,
+    spec: ClusterSpec,
+    *,
+    seed: int = 0,
+    statistic_mode: str = "random",
+    history: TableHistory | None = None,
 ) -> CompiledCluster:
-    """Compile rules, routes and listeners. `seed` is that of the switches' ECMP hashes.
+    """Compile rules, routes and listeners. `seed` is that of the switches' ECMP hashes; `history`: what changes later.
 
     Raises InputError where saved rules hold what simnet does not model and `spec.left_out_rules` does not name it.
     """
@@ -65,8 +72,14 @@ def compile_cluster(
     _intern_services(cluster, addresses)
     interfaces = _interface_names(cluster)
     rulesets, hosts = _host_rulesets(cluster, spec, statistic_mode)
+    later_rules: list[tuple[int, str, Family, int]] = []
+    if history is not None:
+        later, later_rules = later_rulesets(history, len(rulesets), _prepared(spec, statistic_mode))
+        rulesets += later
     program = compile_program(rulesets, addresses, interfaces, skip_unknown=bool(spec.left_out_rules))
-    tables = compile_tables(fabric, cluster.fibs, addresses)
+    tables = compile_tables(
+        fabric, cluster.fibs if history is None else history.start, addresses, history.fibs if history else ()
+    )
     program_interface = {name: number for number, name in enumerate(interfaces)}
     device_id = {device.name: number for number, device in enumerate(fabric.devices)}
     device_count, wired_count = len(fabric.devices), len(fabric.pods)
@@ -90,23 +103,32 @@ def compile_cluster(
         listeners=_listeners(cluster, addresses, device_count + wired_count),
         ecmp_seed=seed,
     )
-    rates = [rate for link in fabric.links for rate in (link.rate_bps, link.rate_bps)]
-    delays = [delay for link in fabric.links for delay in (link.delay_ps, link.delay_ps)]
+    wires = _wires(cluster, tables)
+    if history is not None:
+        changes = compile_changes(cluster, history, hosts, later_rules, rulesets, addresses, wires)
+        network = replace(network, changes=changes)
     return CompiledCluster(
         cluster=cluster,
         network=network,
         addresses=addresses,
-        wires=wires_of(
-            np.array(delays, dtype=np.int64),
-            np.array(rates, dtype=np.int64),
-            tuple(sorted({0, *tables.tunnels.extra_bytes.tolist()})),
-        ),
+        wires=wires,
         place_names=(
             *(device.name for device in fabric.devices),
             *(pod.pod for pod in fabric.pods),
             *(pod.key for pod in own_network),
         ),
         direction_names=tuple(fabric.direction_names()),
+    )
+
+
+def _wires(cluster: Cluster, tables: ForwardingTables) -> Wires:
+    links = cluster.fabric.links
+    rates = [rate for link in links for rate in (link.rate_bps, link.rate_bps)]
+    delays = [delay for link in links for delay in (link.delay_ps, link.delay_ps)]
+    return wires_of(
+        np.array(delays, dtype=np.int64),
+        np.array(rates, dtype=np.int64),
+        tuple(sorted({0, *tables.tunnels.extra_bytes.tolist()})),
     )
 
 
@@ -174,14 +196,19 @@ def _host_rulesets(
     """All rule sets that the program holds, and the number of each node's per family."""
     rulesets: list[Ruleset] = []
     numbers: dict[tuple[str, Family], int] = {}
-    as_nth = RoundRobin() if statistic_mode == "nth" else None
-    nat_outgoing = NatOutgoing(spec.calico)
+    prepared = _prepared(spec, statistic_mode)
     for node, sets in cluster.rulesets.items():
         for ruleset in sets:
-            changed = nat_outgoing(ruleset)
             numbers[node, ruleset.family] = len(rulesets)
-            rulesets.append(as_nth(changed) if as_nth else changed)
+            rulesets.append(prepared(ruleset))
     return rulesets, numbers
+
+
+def _prepared(spec: ClusterSpec, statistic_mode: str) -> Callable[[Ruleset], Ruleset]:
+    """What is done to a node's rules before they are compiled: Calico's are added, `statistic` may count."""
+    as_nth = RoundRobin() if statistic_mode == "nth" else None
+    nat_outgoing = NatOutgoing(spec.calico)
+    return lambda ruleset: as_nth(nat_outgoing(ruleset)) if as_nth else nat_outgoing(ruleset)
 
 
 def _device_hosts(cluster: Cluster, hosts: dict[tuple[str, Family], int]) -> NDArray[np.int32]:

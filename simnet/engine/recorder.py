@@ -171,36 +171,42 @@ class Recorder:
         )
         measured = ~columns["warmup"]  # loads and hops leave the warm-up out
         entered = measured & (request.dnat_device >= 0)
-        _tally(self._entry, request.dnat_device[entered], count[entered], sent_bytes[entered])
+        _tally(self._entry, request.dnat_device[entered], each.opens[entered], count[entered], sent_bytes[entered])
         reached = measured & each.delivered
-        _tally(self._pod, request.place[reached], count[reached], sent_bytes[reached])
-        self._tally_links(request, measured, count, sent_bytes)
-        self._count_hops("request", request.l3_hops, request.links, count, reached)
+        _tally(self._pod, request.place[reached], each.opens[reached], count[reached], sent_bytes[reached])
+        self._tally_links(request, measured, each.opens, count, sent_bytes)
+        self._count_hops("request", request, each.opens, count, reached)
         if reply is not None:
-            self._tally_links(reply, measured, count, sizes.reply(each.first_packet, each.end_packet))
-            self._count_hops("reply", reply.l3_hops, reply.links, count, measured & each.answered)
+            reply_bytes = sizes.reply(each.first_packet, each.end_packet)
+            self._tally_links(reply, measured, each.opens, count, reply_bytes)
+            self._count_hops("reply", reply, each.opens, count, measured & each.answered)
 
     def _tally_links(
-        self, way: Way, measured: NDArray[np.bool_], packets: NDArray[np.int64], size_bytes: NDArray[np.int64]
+        self,
+        way: Way,
+        measured: NDArray[np.bool_],
+        opens: NDArray[np.bool_],
+        packets: NDArray[np.int64],
+        size_bytes: NDArray[np.int64],
     ) -> None:
         for crossing in way.crossings:
             kept = measured[crossing.rows]
             rows = crossing.rows[kept]
             carried = size_bytes[rows] + packets[rows] * crossing.extra_bytes[kept]
-            _tally(self._link, crossing.direction[kept], packets[rows], carried)
+            _tally(self._link, crossing.direction[kept], opens[rows], packets[rows], carried)
 
     def _count_hops(
         self,
         direction: str,
-        l3_hops: NDArray[np.int16],
-        links: NDArray[np.int16],
+        way: Way,
+        opens: NDArray[np.bool_],
         packets: NDArray[np.int64],
         chosen: NDArray[np.bool_],
     ) -> None:
-        key = l3_hops[chosen].astype(np.int64) * _HOPS + links[chosen]
-        flows_of = np.bincount(key)
+        key = way.l3_hops[chosen].astype(np.int64) * _HOPS + way.links[chosen]
+        flows_of = np.bincount(key, weights=opens[chosen])
         packets_of = np.bincount(key, weights=packets[chosen])
-        for number in np.flatnonzero(flows_of).tolist():
+        for number in np.flatnonzero(packets_of).tolist():
             kept = self._hops.setdefault((direction, number // _HOPS, number % _HOPS), [0, 0])
             kept[0] += int(flows_of[number])
             kept[1] += int(packets_of[number])
@@ -290,6 +296,9 @@ class Recorder:
             for column in FLOWS
         }
         self._flows.clear()
+        if (np.diff(joined["flow_id"]) < 0).any():  # where tables change, flows that live through it come late
+            order = np.argsort(joined["flow_id"], kind="stable")
+            joined = {name: column[order] for name, column in joined.items()}
         for late in self._later:  # flow ids are dense and in order: a flow's id is its row
             row = late["flow_id"]
             for name in _ADDED:
@@ -405,10 +414,14 @@ def _running(values: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def _tally(
-    table: NDArray[np.int64], index: NDArray[np.integer], packets: NDArray[np.int64], size_bytes: NDArray[np.int64]
+    table: NDArray[np.int64],
+    index: NDArray[np.integer],
+    opens: NDArray[np.bool_],
+    packets: NDArray[np.int64],
+    size_bytes: NDArray[np.int64],
 ) -> None:
-    """Add 1, `packets` and `size_bytes` to the columns `index` of a [3, n] table; sums stay exact below 2**53."""
+    """Add `opens`, `packets` and `size_bytes` to the columns `index` of a [3, n] table; exact below 2**53."""
     n = table.shape[1]
-    table[0] += np.bincount(index, minlength=n)
+    table[0] += np.bincount(index, weights=opens, minlength=n).astype(np.int64)
     table[1] += np.bincount(index, weights=packets, minlength=n).astype(np.int64)
     table[2] += np.bincount(index, weights=size_bytes, minlength=n).astype(np.int64)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet.dataplane.path.hooks import HookState
+from simnet.engine.changing import ChangingSender
 from simnet.engine.connections import Sender
 from simnet.engine.materialise import materialise
 from simnet.engine.network import CompiledCluster, compile_cluster
@@ -64,7 +65,8 @@ def simulate(
         client_population(timeline.env, generator, scenario.run, variant.choice, targets, seed, timeline.hand_on)
     )
     has_replies = workload.shape.reply_size_bytes is not None
-    sender = Sender(compiled, callers, targets, state, seed, has_replies=has_replies)
+    sending = Sender if compiled.network.changes is None else ChangingSender
+    sender = sending(compiled, callers, targets, state, seed, has_replies=has_replies)
     for flows in timeline.windows():
         packets = generation.packets_of(generator, seed, flows)
         recorder.expect(len(packets))

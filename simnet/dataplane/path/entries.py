@@ -1,6 +1,6 @@
 """The conntrack entries that nodes hold of a set of flows, while tables change under them.
 
-An entry is found by (flow, node, header) in either direction, as conntrack finds one by its tuple; flows never share one
+An entry is found by (flow, node, header) in either direction, as conntrack finds one by its tuple; flows share none
 (no port clashes). Modelled: UDP's two timeouts, entries that die with their node, kube-proxy's clean-up of UDP entries
 whose endpoint has gone, entries never confirmed because their packet was dropped on its node. Left out: TCP's states.
 Source: net/netfilter/nf_conntrack_core.c, nf_conntrack_proto_udp.c; docs/models/events.md.
@@ -26,7 +26,7 @@ _COLUMNS = ("source", "destination", "source_port", "destination_port")
 
 
 class Entries:
-    """Entries by slot and flow: column[slot, flow]. A slot that is free has device -1; slots grow as they are needed."""
+    """Entries by slot and flow: column[slot, flow]. A free slot has device -1; there are more as they are needed."""
 
     def __init__(
         self, flows: int, works_since: Callable[[NDArray[np.int32], NDArray[np.int64]], NDArray[np.int64]]

@@ -3,7 +3,8 @@
 Needed where tables change while a flow lives; without changes, later packets simply follow the first one (`walk.py`).
 Modelled, beside what `entries.py` says: TCP and SCTP segments that no node knows are picked up as new connections
 (net.netfilter.nf_conntrack_tcp_loose = 1), and a pod answers with a reset what belongs to no connection of its own.
-Left out: the reset's own way back. Source: net/netfilter/nf_conntrack_proto_tcp.c; RFC 9293, 3.5.2; docs/models/events.md.
+Left out: the reset's own way back.
+Source: net/netfilter/nf_conntrack_proto_tcp.c; RFC 9293, 3.5.2; docs/models/events.md.
 """
 
 from __future__ import annotations
