@@ -8,6 +8,7 @@ from engine.test_laws import called_from_near_and_far
 from hypothesis import HealthCheck, example, given, settings
 from reference.simulation import Simulation
 
+from simnet.engine.network import compile_cluster
 from simnet.engine.simulate import prepare, simulate
 from simnet.engine.targets import callers_of, targets_of
 from simnet.errors import InputError
@@ -21,7 +22,7 @@ from simnet.workload import generation
 SEED = 7
 
 
-def reference_run(scenario, compiled, seed):
+def reference_run(scenario, compiled, seed, history=None):
     """The event-by-event run of a scenario."""
     targets = targets_of(compiled, scenario.variant, scenario.workload.protocol)
     family = 6 if compiled.network.is_ipv6[targets.address[0]] else 4
@@ -35,7 +36,7 @@ def reference_run(scenario, compiled, seed):
         for name, place, address in zip(callers.names, callers.place.tolist(), callers.address.tolist(), strict=True)
     ]
     generator = generation.generator(scenario.workload)
-    return Simulation(compiled.cluster, scenario, seed, who, called).run(
+    return Simulation(compiled.cluster, scenario, seed, who, called, history).run(
         generator, scenario.variant.choice, targets.fixed
     )
 
@@ -50,14 +51,21 @@ def engine_run(scenario, compiled, seed):
     return recording, rows
 
 
-def assert_agreement(scenario, seed=SEED):
-    """Both simulations say the same of every packet."""
+def assert_agreement(scenario, seed=SEED, make_history=None):
+    """Both simulations say the same of every packet; `make_history` of the cluster, where its tables change."""
+    history = None
     try:
         compiled = prepare(scenario, seed=seed)
+        if make_history is not None:
+            history = make_history(compiled.cluster)
+            mode = scenario.run.statistic_mode
+            compiled = compile_cluster(
+                compiled.cluster, scenario.cluster, seed=seed, statistic_mode=mode, history=history
+            )
         recording, packets = engine_run(scenario, compiled, seed)
     except InputError:  # nothing to call, or no client of that family: refused, and so not run
         return
-    reference = reference_run(scenario, compiled, seed)
+    reference = reference_run(scenario, compiled, seed, history)
     names = [column.name for column in FLOWS]
     flows = zip(*(plain(recording.tables["flows"][name]) for name in names), strict=True)
     expected = [dict(row) for row in reference.flow_rows()]

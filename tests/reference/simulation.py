@@ -18,11 +18,14 @@ from types import SimpleNamespace
 import simpy
 from reference import forwarding, queues
 from reference import workload as one_by_one
+from reference.changes import Timetable
 from reference.netfilter_interpreter import Interpreter
 
-from simnet.engine.network import _host_rulesets
+from simnet.engine.changes import later_rulesets
+from simnet.engine.network import _host_rulesets, _prepared
 from simnet.model.addresses import AddressTable
 from simnet.model.fabric import DeviceKind
+from simnet.model.history import TableHistory
 from simnet.model.iptables import ruleset as rs
 
 UDP = 17
@@ -61,6 +64,8 @@ class Entry:
     original: Header
     created_ps: int
     expires_ps: float = 0
+    gone_ps: float = float("inf")  # taken away then, whatever its timer says
+    confirmed: bool = False
     replied: bool = False
     destination: tuple | None = None  # (address, port) that DNAT chose
     source: tuple | None = None  # that SNAT chose
@@ -116,13 +121,15 @@ class Flow:
     tracked: bool = False
     requests: list = field(default_factory=list)
     replies: list = field(default_factory=list)
+    socket: tuple | None = None  # of a TCP or SCTP flow: (pod, source, ports) that it is connected to, and since when
+    reset_ps: float = float("inf")  # nothing is sent from then on
     led: object = None  # event: the first packet and its reply have ended
 
 
 class Simulation:
     """One run of a scenario on a cluster. `callers` are (name, place, address), `targets` (address, port)."""
 
-    def __init__(self, cluster, scenario, seed, callers, targets):
+    def __init__(self, cluster, scenario, seed, callers, targets, history=None):
         self.cluster, self.scenario, self.seed = cluster, scenario, seed
         self.callers, self.targets = callers, targets
         self.env = simpy.Environment(initial_time=0)
@@ -135,6 +142,13 @@ class Simulation:
             for attachment in segment.attachments:
                 self.fabric_interface.setdefault(attachment.device, attachment.interface)
         rulesets, self.host = _host_rulesets(cluster, scenario.cluster, scenario.run.statistic_mode)
+        history = history or TableHistory(cluster.fibs)
+        later, rule_changes = later_rulesets(
+            history, len(rulesets), _prepared(scenario.cluster, scenario.run.statistic_mode)
+        )
+        rulesets += later
+        self.times = Timetable(history, self.host, rule_changes, rulesets)
+        self.changes = history.fibs or history.rules or history.links or history.devices
         self.addresses = AddressTable()
         self.interfaces = ["lo", *self.fabric_interface.values(), *(pod.interface for pod in fabric.pods)]
         self.interfaces += [tunnel.interface for device in fabric.devices for tunnel in device.tunnels]
@@ -204,6 +218,9 @@ class Simulation:
             packet.journey = queues.Journey(rank, flow.led if number else None) if self.queues else None
             packet.link_delays_ps = self.link_delays_ps
             flow.requests.append(packet)
+            if at_ps >= flow.reset_ps:
+                packet.end("rejected", "connection reset", at_ps)
+                continue
             ended = self.env.process(self.there_and_back(packet, reply_bytes, has_replies))
             if number == 0:
                 ended.callbacks.append(lambda _: flow.led.succeed())
@@ -211,6 +228,8 @@ class Simulation:
     def there_and_back(self, packet, reply_bytes, has_replies):
         yield from self.travel(packet)
         flow, journey = packet.flow, packet.journey
+        if packet.verdict == "delivered" and flow.protocol != UDP:
+            self.meet_socket(packet)
         packet.is_routed = packet.verdict == "delivered"
         if self.queues:
             yield from self.serve(packet)
@@ -228,6 +247,17 @@ class Simulation:
         if journey and journey.lost_at:
             reply.end("dropped", "queue full", journey.lost_ps)
 
+    def meet_socket(self, packet):
+        """The first segment that reaches a pod connects the flow; others must fit, and the pod be the one it was."""
+        flow, header, now_ps = packet.flow, packet.header, self.env.now
+        seen = (packet.place, header.source, header.source_port, header.destination_port)
+        if flow.socket is None:
+            flow.socket = (seen, now_ps)
+        since_ps = self.times.works_since(self.node_of(packet.place), now_ps)
+        if flow.socket[0] != seen or flow.socket[1] < since_ps:
+            packet.end("rejected", "connection reset", now_ps)
+            flow.reset_ps = min(flow.reset_ps, now_ps)
+
     def serve(self, packet):
         """Let the pod work on a request; what a queue has dropped is undelivered, wherever the tables send it."""
         journey = packet.journey
@@ -244,6 +274,8 @@ class Simulation:
 
     def travel(self, packet):
         """Let a packet leave its sender, then take one box after the other until it has ended."""
+        if not self.has_power(packet):
+            return
         if packet.place in self.veths:
             if packet.header.source == packet.header.destination:  # over the pod's loopback
                 packet.end("delivered", "", self.env.now)
@@ -264,7 +296,7 @@ class Simulation:
                 step = self.route(packet)
                 if self.fits(packet, step):
                     yield from self.follow(packet, step)
-        while not packet.verdict:
+        while not packet.verdict and self.has_power(packet):
             device = self.devices.get(packet.place)
             if device is None or device.kind is DeviceKind.CLIENTS:
                 packet.end("delivered", "", self.env.now)
@@ -272,6 +304,12 @@ class Simulation:
                 yield from self.switch(packet)
             else:
                 yield from self.node(packet, sent_here=False)
+
+    def has_power(self, packet):
+        works = not self.changes or self.times.works(self.node_of(packet.place), self.env.now)
+        if not works:
+            packet.end("lost", "device down", self.env.now)
+        return works
 
     def switch(self, packet):
         """Route a packet, or the outer one that holds it, at a box that looks at nothing else."""
@@ -309,6 +347,8 @@ class Simulation:
         asked = (
             packet.place, header.source, header.destination, header.source_port, header.destination_port, protocol,
         )  # fmt: skip
+        if self.changes:
+            return forwarding.decide(self.cluster.fabric, self.times.fibs(self.env.now), *asked, self.seed)
         if asked not in self.routes:
             self.routes[asked] = forwarding.decide(self.cluster.fabric, self.cluster.fibs, *asked, self.seed)
         return self.routes[asked]
@@ -334,8 +374,13 @@ class Simulation:
         yield from self.cross(packet, wires, following)
 
     def cross(self, packet, wires, following):
-        for wire in wires:
+        for number, wire in enumerate(wires):
             link = self.cluster.fabric.links[wire // 2]
+            sender = (link.a, link.b)[wire % 2]
+            bridge_works = not number or sender not in self.devices or self.times.works(sender, self.env.now)
+            if self.changes and not (self.times.carries(wire // 2, self.env.now) and bridge_works):
+                packet.end("lost", "link down", self.env.now)
+                return
             extra = packet.tunnel.extra_bytes if packet.outer else 0
             packet.wires.append((wire, extra))
             packet.links += 1
@@ -380,11 +425,19 @@ class Simulation:
     def decide(self, packet, sent_here):
         """PREROUTING or OUTPUT, the routing decision, FORWARD or INPUT, POSTROUTING; where to go on, None: nowhere."""
         entry, is_fresh, is_answer = self.recognise(packet)
+        step = self.through(packet, entry, is_fresh, is_answer, sent_here)
+        if is_fresh and not entry.confirmed:  # dropped here: kept until this node's tables change
+            family = rs.Family.IPV6 if ":" in packet.header.destination else rs.Family.IPV4
+            entry.gone_ps = self.times.next_tables(packet.place, family, self.env.now)
+        return step
+
+    def through(self, packet, entry, is_fresh, is_answer, sent_here):
+        """Every hook after conntrack, and the routing decision."""
         if not self.hook("OUTPUT" if sent_here else "PREROUTING", packet, entry, is_fresh, is_answer, ""):
             return None
         step = self.route(packet)
         if not sent_here and step[0] in ("local", "forward", "tunnel") and forwarding.is_martian(
-            self.cluster.fabric, self.cluster.fibs, packet.place, packet.in_interface, packet.header.source
+            self.cluster.fabric, self.times.fibs(self.env.now), packet.place, packet.in_interface, packet.header.source
         ):  # fmt: skip
             packet.end("dropped", "reverse path filter", self.env.now)
             return None
@@ -412,7 +465,7 @@ class Simulation:
         """Find or make the entry; returns (entry or None for INVALID, was it made now, does the packet answer it)."""
         flow, now_ps, table = packet.flow, self.env.now, self.conntrack[packet.place]
         known, is_answer = table.get((flow.made.flow_id, packet.header), (None, False))
-        if known is not None and known.expires_ps <= now_ps:
+        if known is not None and not self.lives(known, packet.place):
             known = None
         is_fresh = known is None
         if packet.connection is None:  # the first node on the way says whether the flow was forgotten
@@ -440,6 +493,12 @@ class Simulation:
             self.rewrite_destination(packet, known.destination)
         return known, is_fresh, is_answer
 
+    def lives(self, entry, node):
+        now_ps = self.env.now
+        return min(entry.expires_ps, entry.gone_ps) > now_ps and entry.created_ps >= self.times.works_since(
+            node, now_ps
+        )
+
     def leave(self, packet, entry, is_fresh, is_answer):
         """Rewrite the source as the entry says; a fresh entry now learns what its answers look like."""
         if entry is None:
@@ -451,10 +510,11 @@ class Simulation:
             return
         if not is_fresh and entry.source:
             self.rewrite_source(packet, entry.source)
+        entry.confirmed = True
         if is_fresh:
             key = (packet.flow.made.flow_id, packet.header.reversed())
             held = self.conntrack[packet.place].get(key)
-            if held is None or held[0].expires_ps <= self.env.now:  # a looping reply displaces no entry that lives
+            if held is None or not self.lives(held[0], packet.place):  # a looping reply displaces no entry that lives
                 self.conntrack[packet.place][key] = (entry, True)
 
     def rewrite_destination(self, packet, new):
@@ -471,7 +531,7 @@ class Simulation:
         """Run a hook's tables; False if a rule stopped the packet. nat is asked once a connection."""
         device = self.devices[packet.place]
         family = rs.Family.IPV6 if ":" in packet.header.destination else rs.Family.IPV4
-        host = self.host.get((packet.place, family))
+        host = self.times.host_at(packet.place, family, self.env.now)
         if host is None:
             return True
         own = next(each for each in device.addresses if (":" in each) == (family is rs.Family.IPV6))
@@ -501,6 +561,8 @@ class Simulation:
                 address = own if out.destination == -2 else self.addresses.text(out.destination)
                 entry.destination = (address, out.destination_port)
                 self.rewrite_destination(packet, entry.destination)
+                if packet.flow.protocol == UDP:
+                    entry.gone_ps = self.times.target_gone(packet.place, family, entry.destination, self.env.now)
             if out.snat_kind:
                 address = leaving if out.snat_kind == 1 else self.addresses.text(out.snat_source)
                 entry.source = (address, self.source_port(packet, out))
