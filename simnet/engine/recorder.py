@@ -333,7 +333,7 @@ class Recorder:
     def _load_table(self, expected: Mapping[tuple[str, str], float]) -> dict[str, ColumnData]:
         network, names = self.compiled.network, self.compiled.place_names
         nodes = np.flatnonzero(network.device_kind == NODE)
-        reached = np.flatnonzero(self._pod[0])
+        reached = np.flatnonzero(self._pod[1])
         pods = np.union1d(self.candidates, reached)
         serving = np.zeros_like(self._entry)
         np.add.at(serving.T, network.place_device[reached], self._pod[:, reached].T)

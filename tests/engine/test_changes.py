@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from engine.scenarios import MS, S, scenarios
+from engine.scenarios import MS, S, cluster, nodes, pod, same_bytes, scenario, scenarios, service
 from engine.test_agreement import assert_agreement
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from simnet.engine.network import compile_cluster
+from simnet.engine.simulate import prepare, simulate
 from simnet.model.fabric import DeviceKind
 from simnet.model.fib import Fib, RouteKind
 from simnet.model.history import DeviceChange, FibChange, LinkChange, RulesChange, TableHistory
-from simnet.model.workload import Constant
+from simnet.model.recording import VERDICTS
+from simnet.model.scenario import Entry
+from simnet.model.workload import TCP, UDP, Constant, Deterministic, FlowShape
 
 
 @st.composite
@@ -68,10 +72,8 @@ def agree(data, scenario):
     assume(scenario.cluster.fabric.ecmp_choice != "resilient")
     assume(not scenario.has_queues)
     if scenario.workload.shape.gap_ps == Constant(0):  # packets would overtake each other where a way changes
-        scenario = replace(
-            scenario,
-            workload=replace(scenario.workload, shape=replace(scenario.workload.shape, gap_ps=Constant(60 * MS))),
-        )
+        shape = replace(scenario.workload.shape, gap_ps=Constant(60 * MS))
+        scenario = replace(scenario, workload=replace(scenario.workload, shape=shape))
     assert_agreement(scenario, make_history=lambda cluster: data.draw(histories(cluster, run.duration_ps + S // 2)))
 
 
@@ -86,3 +88,42 @@ def test_both_simulations_agree_on_every_packet_while_tables_change(data, scenar
 @settings(max_examples=1500, suppress_health_check=list(HealthCheck), deadline=None)
 def test_both_simulations_agree_on_every_packet_of_many_scenarios_that_change(data, scenario):
     agree(data, scenario)
+
+
+def steady(protocol):
+    """An outside client calls a VIP that two nodes announce; packets every 50 ms for a second."""
+    web = service(external_ips=("203.0.113.80",))
+    spec = cluster(
+        nodes(2), [pod("p1", "n1"), pod("p2", "n2")], [web],
+        calico={"service_external_ips": ("203.0.113.0/24",)},
+    )  # fmt: skip
+    shape = FlowShape(Constant(20), Constant(200), Constant(50 * MS), Constant(200))
+    return scenario(spec, Entry.EXTERNAL_IP, protocol=protocol, shape=shape, arrivals=Deterministic(50), duration_ps=S)
+
+
+def run_with(protocol, make_history):
+    chosen = steady(protocol)
+    made = prepare(chosen, seed=1).cluster
+    compiled = compile_cluster(made, chosen.cluster, seed=1, history=make_history(made))
+    recording = simulate(chosen, seed=1, compiled=compiled)
+    assert recording.totals["sent"] == sum(recording.totals[verdict] for verdict in VERDICTS)
+    return recording
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_a_history_without_changes_changes_nothing(protocol):
+    made = run_with(protocol, lambda cluster: TableHistory(dict(cluster.fibs)))
+    assert same_bytes(made, simulate(steady(protocol), seed=1))
+
+
+def test_a_node_without_power_for_a_while_loses_what_comes_and_resets_what_was_connected():
+    def history(cluster):
+        return TableHistory(
+            dict(cluster.fibs), devices=(DeviceChange(S // 2, "n1", False), DeviceChange(S * 7 // 10, "n1", True))
+        )
+
+    tcp, udp = run_with(TCP, history).totals, run_with(UDP, history).totals
+    assert tcp["lost: device down"] > 0
+    assert tcp["rejected: connection reset"] > 0
+    assert udp["lost: device down"] > 0
+    assert "rejected: connection reset" not in udp
