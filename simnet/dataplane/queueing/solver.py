@@ -144,7 +144,7 @@ class QueueNetwork:
         end_ps = until_ps if last >= len(waiting) else max(int(waiting[last]), begin_ps + 1)
         end_ps = min(end_ps, until_ps)
         if len(self._chained["packet"]):
-            self._reach_ps = self._reach_ps or max(int(self._chained["time_ps"].min()), 1)
+            self._reach_ps = self._reach_ps or max(int(np.median(self._chained["time_ps"])), 1)
             end_ps = min(end_ps, begin_ps + self._reach_ps)
         widest = max(level.stop_place - level.first_place for group in self._ways.groups for level in group)
         while True:
@@ -173,9 +173,9 @@ class QueueNetwork:
     def _adapt_reach(self, known: int, chained: int, span_ps: int) -> None:
         """Aim at one or two requests of a client in a window: each further one takes one more sweep."""
         if chained < known:
-            self._reach_ps = max(self._reach_ps, span_ps) * 5 // 4 + 1
+            self._reach_ps = max(self._reach_ps, span_ps) * 3 // 2 + 1
         elif chained > 2 * known:
-            self._reach_ps = max(span_ps * 4 // 5, 1)
+            self._reach_ps = max(span_ps * 2 // 3, 1)
 
     def _with_successors(
         self, known: Columns, begin_ps: int, end_ps: int, wanted: NDArray[np.int64] | None = None

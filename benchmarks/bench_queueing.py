@@ -1,0 +1,252 @@
+"""The queue solver against event loops, on one workload, all in the same run; and the solver alone where it is hard.
+
+Run: python benchmarks/bench_queueing.py [--ns-python PATH] [--packets N]. One core; CPU time, so that neighbours count
+less. 64 clients with Poisson arrivals through one switch to 8 workers with 2 pods each: 3 or 5 FIFO links of 10 Gbit/s
+and 5 us a packet, the busiest at half load. A contender that is slow gets fewer packets of the same arrivals. Prints
+rates and ratios, checks that all exact contenders agree to the picosecond, writes benchmarks/results/queueing.json.
+
+`--ns-python`: the interpreter of a virtual environment that holds ns.py (`pip install ns.py`); left out without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import simpy
+
+from simnet.dataplane.queueing.solver import QueueNetwork
+from simnet.dataplane.queueing.stations import Injected, Itineraries, Stations
+
+HERE = Path(__file__).parent
+CLIENTS, WORKERS, PODS, RATE_BPS, DELAY_PS = 64, 8, 16, 10**10, 5_000_000
+PIECE = 65_536  # packets handed to the solver at once
+
+
+def workload(
+    packets: int, utilisation: float = 0.5, *, sizes: bool = False, limit_packets: int = -1, seed: int = 1
+) -> tuple[Stations, Itineraries, Injected]:
+    """Stations: clients' links, then switch to workers, workers to switch, workers to pods."""
+    rng = np.random.default_rng(seed)
+    entry, pod = rng.integers(0, WORKERS, CLIENTS), rng.integers(0, PODS, CLIENTS)
+    down, up, veth = CLIENTS, CLIENTS + WORKERS, CLIENTS + 2 * WORKERS
+    count = veth + PODS
+    ways = []
+    for client in range(CLIENTS):
+        owner = pod[client] * WORKERS // PODS
+        onward = [] if owner == entry[client] else [up + entry[client], down + owner]
+        ways.append([client, down + entry[client], *onward, veth + pod[client]])
+    flat = np.concatenate(ways).astype(np.int32)
+    busiest = np.bincount(flat, minlength=count).max()
+    of = np.ones(count, np.int64)
+    stations = Stations(
+        kind=np.zeros(count, np.uint8),
+        servers=of.astype(np.int32),
+        rate_bps=of * RATE_BPS,
+        delay_ps=of * DELAY_PS,
+        limit_packets=of * limit_packets,
+        limit_bytes=-of,
+    )
+    itineraries = Itineraries(
+        start=np.cumsum([0, *map(len, ways)]),
+        station=flat,
+        work_of=np.zeros(len(flat), np.uint8),
+        extra_bytes=np.zeros(len(flat), np.int32),
+        fixed_ps=np.zeros(len(flat), np.int64),
+    )
+    size = rng.choice([64, 576, 1_250, 1_500], packets) if sizes else np.full(packets, 1_250)
+    mean_ps = 8e12 * float(size.mean()) / RATE_BPS
+    gap_ps = rng.exponential(mean_ps * busiest / (utilisation * CLIENTS), packets)
+    injected = Injected(
+        packet=np.arange(packets),
+        time_ps=np.cumsum(gap_ps).astype(np.int64),
+        way=rng.integers(0, CLIENTS, packets).astype(np.int32),
+        request_bytes=size.astype(np.int32),
+        reply_bytes=np.zeros(packets, np.int32),
+        drawn_ps=np.zeros(packets, np.int64),
+    )
+    return stations, itineraries, injected
+
+
+def first(injected: Injected, low: int, high: int) -> Injected:
+    """Packets low ... high - 1."""
+    names = ("packet", "time_ps", "way", "request_bytes", "reply_bytes", "drawn_ps")
+    return Injected(*(getattr(injected, name)[low:high] for name in names))
+
+
+def by_solver(stations: Stations, ways: Itineraries, injected: Injected, window: int = 16_384) -> np.ndarray:
+    """The vectorised solver, fed piece by piece; int64[n], when each packet left."""
+    queues = QueueNetwork(stations, window_packets=window)
+    left_ps = np.empty(len(injected.packet), np.int64)
+    for low in range(0, len(left_ps), PIECE):
+        piece = first(injected, low, low + PIECE)
+        left = queues.advance(piece, ways, int(piece.time_ps[-1]))
+        left_ps[left.packet] = left.time_ps
+    left = queues.finish()
+    left_ps[left.packet] = left.time_ps
+    return left_ps
+
+
+def by_simpy(stations: Stations, ways: Itineraries, injected: Injected) -> np.ndarray:
+    """A process a packet, a Resource a link: how one would write it in SimPy."""
+    env = simpy.Environment()
+    links = [simpy.Resource(env) for _ in range(len(stations))]
+    left_ps = np.empty(len(injected.packet), np.int64)
+
+    def packet(number: int, way: int, service_ps: int):
+        for row in range(ways.start[way], ways.start[way + 1]):
+            station = int(ways.station[row])
+            with links[station].request() as turn:
+                yield turn
+                yield env.timeout(service_ps)
+            yield env.timeout(DELAY_PS)
+        left_ps[number] = env.now
+
+    def source():
+        service_ps = 8 * 10**12 * injected.request_bytes.astype(np.int64) // RATE_BPS
+        rows = zip(injected.time_ps.tolist(), injected.way.tolist(), service_ps.tolist(), strict=True)
+        for number, (time_ps, way, service) in enumerate(rows):
+            yield env.timeout(time_ps - env.now)
+            env.process(packet(number, way, service))
+
+    env.process(source())
+    env.run()
+    return left_ps
+
+
+def c_loop() -> ctypes.CDLL | None:
+    """Compile the loop in C; None without a compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    folder = tempfile.mkdtemp()
+    library = Path(folder) / "loop.so"
+    source = HERE / "queueing_loop.c"
+    subprocess.run([compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", library, source], check=True)
+    loaded = ctypes.CDLL(str(library))
+    loaded.run.restype = ctypes.c_int64
+    return loaded
+
+
+def by_c(loop: ctypes.CDLL, stations: Stations, ways: Itineraries, injected: Injected) -> np.ndarray:
+    """The event loop in C."""
+    left_ps = np.empty(len(injected.packet), np.int64)
+    service_ps = 8 * 10**12 * injected.request_bytes.astype(np.int64) // RATE_BPS
+    columns = (injected.time_ps, injected.way, service_ps, ways.start, ways.station, stations.delay_ps)
+    pointers = [column.ctypes.data_as(ctypes.c_void_p) for column in (*columns, left_ps)]
+    assert loop.run(ctypes.c_int64(len(left_ps)), *pointers[:6], ctypes.c_int64(len(stations)), pointers[6]) > 0
+    return left_ps
+
+
+NS = """
+import json, sys, time
+import numpy as np, simpy
+from ns.packet.packet import Packet
+from ns.port.port import Port
+from ns.port.wire import Wire
+data = np.load(sys.argv[1])
+env = simpy.Environment()
+start, station, way, times = (data[name].tolist() for name in ("start", "station", "way", "time_ps"))
+class Next:
+    def __init__(self, ports): self.ports = ports
+    def put(self, packet):
+        packet.at += 1
+        row = start[packet.flow_id] + packet.at
+        if row < start[packet.flow_id + 1]: self.ports[station[row]].put(packet)
+        else: left.append(packet.packet_id)
+left, ports = [], []
+onward = Next(ports)
+for number in range(int(data["stations"])):
+    port, wire = Port(env, 1e10), Wire(env, lambda: 5e-6)
+    port.out, wire.out = wire, onward
+    ports.append(port)
+def source():
+    for number, (at, flow) in enumerate(zip(times, way)):
+        yield env.timeout(max(at * 1e-12 - env.now, 0))
+        packet = Packet(env.now, 1250, number, flow_id=flow)
+        packet.at = -1
+        onward.put(packet)
+env.process(source())
+began = time.process_time()
+env.run(until=times[-1] * 1e-12 + 1e-3)
+spent = time.process_time() - began
+assert len(left) == len(times), len(left)
+print(json.dumps(spent))
+"""
+
+
+def by_ns(python: str, ways: Itineraries, injected: Injected, stations: int) -> float:
+    """ns.py's ports and wires; returns the seconds that it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        data, script = Path(folder) / "workload.npz", Path(folder) / "run.py"
+        np.savez(
+            data, start=ways.start, station=ways.station, way=injected.way, time_ps=injected.time_ps, stations=stations
+        )
+        script.write_text(NS)
+        run = subprocess.run([python, script, data], check=True, capture_output=True, text=True)
+        return float(json.loads(run.stdout.splitlines()[-1]))
+
+
+def seconds(call, *arguments) -> tuple[float, np.ndarray]:
+    """CPU seconds of a call, and what it returned."""
+    began = time.process_time()
+    result = call(*arguments)
+    return time.process_time() - began, result
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ns-python")
+    parser.add_argument("--packets", type=int, default=1_000_000)
+    options = parser.parse_args()
+    packets = options.packets
+    given = workload(packets)
+    rates: dict[str, float] = {}
+    spent, exact = min((seconds(by_solver, *given) for _ in range(3)), key=lambda row: row[0])
+    rates["solver"] = packets / spent
+    loop = c_loop()
+    if loop is not None:
+        spent, left_ps = seconds(by_c, loop, *given)
+        np.testing.assert_array_equal(left_ps, exact)
+        rates["event loop in C"] = packets / spent
+    few = min(packets, 20_000)
+    short = (given[0], given[1], first(given[2], 0, few))
+    spent, left_ps = seconds(by_simpy, *short)
+    assert abs(left_ps - by_solver(*short)).max() <= 20 * 10**6  # it does not order packets that arrive at one instant
+    rates["SimPy"] = few / spent
+    if options.ns_python:
+        rates["ns.py"] = few / by_ns(options.ns_python, short[1], short[2], len(given[0]))
+    hard = {
+        "utilisation 0.95": {"utilisation": 0.95},
+        "queues of 100 packets, utilisation 0.95": {"utilisation": 0.95, "limit_packets": 100},
+        "four sizes": {"sizes": True},
+    }
+    for name, change in hard.items():
+        rates[f"solver, {name}"] = packets / seconds(by_solver, *workload(packets, **change))[0]
+    result = {
+        "packets": packets,
+        "visits_per_packet": round(float(np.diff(given[1].start)[given[2].way].mean()), 2),
+        "packets_per_s": {name: round(rate) for name, rate in rates.items()},
+        "solver_is_faster_than": {name: round(rates["solver"] / rate, 2) for name, rate in rates.items()},
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "machine": f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}",
+    }
+    json.dump(result, sys.stdout, indent=2)
+    print()
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / "queueing.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
