@@ -12,7 +12,9 @@ from reference.queue_networks import Case, networks, run
 from reference.queue_simulation import simulate
 
 from simnet.dataplane.queueing.solver import QueueNetwork
+from simnet.dataplane.queueing.stations import CPU, FIXED, UNLIMITED, Injected, Itineraries, Stations
 from simnet.dataplane.queueing.ways import made_ready
+from simnet.dataplane.queueing.window import Window
 from simnet.errors import ModelError
 
 CASES = 400 if os.environ.get("CI") else 2_000
@@ -41,3 +43,77 @@ def test_every_packet_fares_as_in_the_event_simulation(case: Case, window_packet
 @given(networks(), st.sampled_from([1, 2, 5, 17, 1_000]))
 def test_every_packet_fares_as_in_the_event_simulation_in_many_networks(case: Case, window_packets: int) -> None:
     _agree(case, window_packets)
+
+
+def _one_way(kinds: list[int], fixed_ps: list[int], stations: list[int]) -> tuple[Stations, Itineraries]:
+    count = len(kinds)
+    network = Stations(
+        kind=np.array(kinds, dtype=np.uint8),
+        servers=np.ones(count, np.int32),
+        rate_bps=np.zeros(count, np.int64),
+        delay_ps=np.zeros(count, np.int64),
+        limit_packets=np.full(count, UNLIMITED),
+        limit_bytes=np.full(count, UNLIMITED),
+    )
+    visits = len(stations)
+    ways = Itineraries(
+        start=np.array([0, visits]),
+        station=np.array(stations, dtype=np.int32),
+        work_of=np.full(visits, FIXED, np.uint8),
+        extra_bytes=np.zeros(visits, np.int32),
+        fixed_ps=np.array(fixed_ps),
+    )
+    return network, ways
+
+
+def _packets(time_ps: list[int], after: list[int] | None = None) -> Injected:
+    nothing = np.zeros(len(time_ps), np.int32)
+    return Injected(
+        np.arange(len(time_ps)),
+        np.array(time_ps),
+        nothing,
+        nothing,
+        nothing,
+        nothing.astype(np.int64),
+        None if after is None else np.array(after),
+    )
+
+
+def test_a_cycle_that_takes_no_time_is_refused() -> None:
+    network, ways = _one_way([CPU, CPU], [0, 0, 0], [0, 1, 0])
+    with pytest.raises(ModelError, match="a cycle of ways through station 0 takes no time"):
+        QueueNetwork(network).advance(_packets([5]), ways, 10)
+
+
+def test_a_packet_of_the_past_is_refused() -> None:
+    network, ways = _one_way([CPU], [3], [0])
+    queues = QueueNetwork(network)
+    queues.advance(_packets([5]), ways, 10)
+    with pytest.raises(ModelError, match="a packet starts at 9 ps, settled until 10 ps"):
+        queues.advance(_packets([9]), ways, 20)
+
+
+def test_a_packet_after_an_unknown_one_is_refused() -> None:
+    network, ways = _one_way([CPU], [3], [0])
+    queues = QueueNetwork(network)
+    queues.advance(_packets([5, 7], [-1, 40]), ways, 10)
+    with pytest.raises(ModelError, match="packet 40, after which one starts, is not known"):
+        queues.finish()
+
+
+def test_a_request_starts_when_the_answer_before_it_has_been_thought_over() -> None:
+    network, ways = _one_way([CPU], [3], [0])
+    queues = QueueNetwork(network)
+    left = queues.advance(_packets([5, 10, 20], [-1, 0, 1]), ways, 100)
+    assert left.time_ps.tolist() == [8, 8 + 10 + 3, 21 + 20 + 3]
+
+
+def test_a_window_that_does_not_come_to_rest_says_by_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(window: Window, _: object) -> bool:
+        window.arrival_ps += 7
+        return True
+
+    monkeypatch.setattr(Window, "_sweep", never)
+    network, ways = _one_way([CPU, CPU], [3, 3, 3], [0, 1, 0])
+    with pytest.raises(ModelError, match="left arrivals that still change by up to 14 ps"):
+        QueueNetwork(network).advance(_packets([5]), ways, 10)
