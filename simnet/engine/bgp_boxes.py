@@ -35,6 +35,7 @@ class End:
     is_configured: bool = True
     has_carrier: bool = True
     unsent: list[object] = field(default_factory=list)  # in TCP's buffer while nothing gets through
+    in_order_ps: int = 0  # TCP hands on nothing before what it sends again
     number: int = field(init=False)
 
     def __post_init__(self) -> None:

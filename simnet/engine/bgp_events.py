@@ -66,7 +66,7 @@ def _link_silent(plane: ControlPlane, event: Event) -> Undo:
 
 def _break(plane: ControlPlane, links: list[int], *, has_carrier: bool) -> Undo:
     reason, broken_ps = object(), plane.now
-    for link in plane.wires.break_links(links, reason):
+    for link in plane.wires.break_links(links, reason, has_carrier=has_carrier):
         plane.links.append(LinkChange(plane.now, link, False))
     if not has_carrier:
         _carrier(plane, links, False)
@@ -92,7 +92,7 @@ def _carrier(plane: ControlPlane, links: list[int], is_there: bool) -> None:
 
 
 def _noticed(plane: ControlPlane, end: End, link: int, is_there: bool) -> None:
-    if end.has_carrier == is_there or plane.wires.carries(link) != is_there or not end.box.answers:
+    if end.has_carrier == is_there or plane.wires.has_carrier(link) != is_there or not end.box.answers:
         return
     end.has_carrier = is_there
     interface = _routed_interface(plane, end, link)
@@ -137,15 +137,26 @@ def _connected_over(plane: ControlPlane, box: Box, interface: str | None) -> dic
 
 
 def _killed(plane: ControlPlane, event: Event) -> Undo:
-    for box in plane.boxes.of(event.subject[0]):
-        _end_daemon(plane, box, None)
-    return partial(_start_daemons, plane, event.subject[0], has_routes=True)
+    return _outage(plane, event, None)
 
 
 def _stops(plane: ControlPlane, event: Event) -> Undo:
-    for box in plane.boxes.of(event.subject[0]):
-        _end_daemon(plane, box, Happening.STOP)
-    return partial(_start_daemons, plane, event.subject[0], has_routes=True)
+    return _outage(plane, event, Happening.STOP)
+
+
+def _outage(plane: ControlPlane, event: Event, goodbye: Happening | None) -> Undo:
+    """End the daemon; with the last event that keeps it from running it starts again."""
+    device = event.subject[0]
+    plane.outages.setdefault(device, []).append(event)
+    for box in plane.boxes.of(device):
+        _end_daemon(plane, box, goodbye if box.answers else None)
+
+    def start() -> None:
+        plane.outages[device].remove(event)
+        if not plane.outages[device]:
+            _start_daemons(plane, device, has_routes=event.kind is not EventKind.NODE_DIES)
+
+    return start
 
 
 def _restarts(plane: ControlPlane, event: Event) -> Undo:
@@ -216,16 +227,16 @@ def _node_dies(plane: ControlPlane, event: Event) -> Undo:
     device = event.subject[0]
     plane.devices.append(DeviceChange(plane.now, device, False))
     mend = _break(plane, [link for _, link in plane.wires.of(device)], has_carrier=False)
-    for box in plane.boxes.of(device):
-        _end_daemon(plane, box, None)
+    start = _outage(plane, event, None)
     plane.wires.set_dead(device, True)
     plane.ends_fall_silent()
 
     def boots() -> None:
-        plane.wires.set_dead(device, False)
-        plane.devices.append(DeviceChange(plane.now, device, True))
+        if not any(other.kind is EventKind.NODE_DIES and other is not event for other in plane.outages[device]):
+            plane.wires.set_dead(device, False)
+            plane.devices.append(DeviceChange(plane.now, device, True))
         mend()
-        _start_daemons(plane, device, has_routes=False)
+        start()
 
     return boots
 

@@ -1,8 +1,7 @@
 """BGP speakers in simulated time: sessions come up and fail, routes are told, and each device's table follows.
 
-Every message takes the propagation of its way and `processing_ps` at its receiver, which handles together what came in
-meanwhile; a table follows `fib_write_ps` later. Nothing is decided here: `controlplane.bgp` says what a message, a
-timer or a loss does. A healthy session costs no events: its KEEPALIVEs are worked out when something breaks.
+Nothing is decided here: `controlplane.bgp` says what a message, a timer or a loss does. A healthy session costs no
+events: its KEEPALIVEs are worked out when something breaks.
 Source: docs/models/bgp.md.
 """
 
@@ -38,10 +37,9 @@ def run_control_plane(
 
     Parameters
     ----------
-    start : "converged" begins with all sessions established and the steady tables; "cold" with no session and tables
-        without learned routes, all daemons starting at 0.
+    start : "converged": all sessions established, the steady tables; "cold": no session, no learned route
 
-    Same arguments, same history. Raises ModelError for an event that names no box or pair of this network.
+    Raises ModelError for an event that names no box or pair of this network.
     """
     plane = ControlPlane(cluster, spec, seed, is_cold=start == "cold")
     schedule_events(plane, events)
@@ -63,6 +61,7 @@ class ControlPlane:
         self.devices: list[DeviceChange] = []
         self.sessions: list[SessionChange] = []
         self.messages: dict[str, int] = {"OPEN": 0, "KEEPALIVE": 0, "UPDATE": 0, "NOTIFICATION": 0}
+        self.outages: dict[str, list[Event]] = {}  # by device: the events that keep its daemon from running
         self.last_work_ps: int | None = None
         self._connections = 0
         self._broken_ps: dict[tuple[str, str], int] = {}  # pairs without a way, since when
@@ -192,7 +191,7 @@ class ControlPlane:
             each.token += 1
             each.connection = connection
             each.unsent.clear()
-            each.received_ps = self.now
+            each.received_ps, each.in_order_ps = self.now, 0
         for each in (twin, end):
             self.happens(each, Happening.TCP_UP)
 
@@ -241,7 +240,8 @@ class ControlPlane:
             end.unsent.append(message)
             return
         connection, twin = end.connection, end.twin
-        self.after(delay, lambda: self._deliver(twin, connection, message))
+        wait = max(delay, end.in_order_ps - self.now)
+        self.after(wait, lambda: self._deliver(twin, connection, message))
 
     def _tell(self, end: End, changes: Changes) -> None:
         if changes:
@@ -392,6 +392,8 @@ class ControlPlane:
                     continue
                 end.received_ps = twin.received_ps = self.now
                 lost, end.unsent = end.unsent, []
+                if lost:
+                    end.in_order_ps = broken_ps + wait
                 for message in lost:
                     self.after(
                         broken_ps + wait - self.now,

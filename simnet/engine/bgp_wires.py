@@ -22,6 +22,7 @@ class Wires:
                 self._at[link.a].append((link.b, number, link.delay_ps))
                 self._at[link.b].append((link.a, number, link.delay_ps))
         self._faults: dict[int, list[object]] = {}
+        self._without_carrier: dict[int, list[object]] = {}
         self._dead: set[str] = set()
         self._found: dict[str, dict[str, int]] = {}
 
@@ -37,11 +38,17 @@ class Wires:
         """Whether no fault is on a wire."""
         return not self._faults.get(link)
 
-    def break_links(self, links: Iterable[int], reason: object) -> list[int]:
+    def has_carrier(self, link: int) -> bool:
+        """Whether both ends see the other; a silent wire has a carrier and carries nothing."""
+        return not self._without_carrier.get(link)
+
+    def break_links(self, links: Iterable[int], reason: object, *, has_carrier: bool) -> list[int]:
         """Put a fault on wires; return those that carried before."""
         changed = [link for link in links if self.carries(link)]
         for link in links:
             self._faults.setdefault(link, []).append(reason)
+            if not has_carrier:
+                self._without_carrier.setdefault(link, []).append(reason)
         self._found.clear()
         return changed
 
@@ -49,6 +56,8 @@ class Wires:
         """Take the fault away; return those that carry again."""
         for link in links:
             self._faults[link].remove(reason)
+            if reason in self._without_carrier.get(link, ()):
+                self._without_carrier[link].remove(reason)
         self._found.clear()
         return [link for link in links if self.carries(link)]
 

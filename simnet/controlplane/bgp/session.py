@@ -106,6 +106,8 @@ def step(session: Session, timers: BgpTimers, what: Happening | Open | Keepalive
     if isinstance(what, Notification):
         failed = session if what.code == 6 else _with_error(session, timers, now_ps)
         return _lost(failed, timers, f"NOTIFICATION {what.why}", Loss.FLUSH)
+    if what is Happening.START and session.state is not State.IDLE:
+        return Step(session)
     if what is Happening.START:
         waits = (session.error_wait_ps,) if _is_waiting(session, timers, now_ps) else ()
         return Step(
