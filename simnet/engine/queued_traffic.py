@@ -24,6 +24,8 @@ from simnet.engine.network import CompiledCluster
 from simnet.engine.stations import ClusterStations
 
 Columns = dict[str, NDArray[Any]]
+_SLICE = 1 << 16  # packets that go in at a time: bounds what is in memory of those that have left
+_FEW = 1 << 16  # connections that are not worth sorting out
 _NUMBER_BITS = 20  # of a packet in its flow: MAX_PACKETS_PER_FLOW is below 2**20
 # int64[n] flow ids, int64[n] numbers in their flows -> int64[n] service times in the pod, picoseconds
 ServiceTimes = Callable[[NDArray[np.uint64], NDArray[np.uint64]], NDArray[np.int64]]
@@ -91,6 +93,7 @@ class QueuedTraffic:
         self._held: Columns = {}  # packets not yet sent: connection, number, sent_ps, size_bytes, reply_bytes
         self._flying: Columns = {}  # packets in the network, by id from `_first_flying` on, and `is_left`
         self._first_flying = self._next_packet = 0
+        self._is_sorted = False
 
     def add(self, sent: Sent) -> None:
         """Take the connections of a window with all their packets."""
@@ -125,67 +128,70 @@ class QueuedTraffic:
             "opens": rows == each.first_packet[owner],
         }
         self._held = _joined(self._held, made)
+        self._is_sorted = False
 
     def advance(self, until_ps: int) -> Iterator[Served]:
         """Send all packets before `until_ps` and yield those that have left by then; none earlier may come later."""
-        if self._held:
-            injected, ways, at_once = self._inject(until_ps)
+        if not self._held:
+            return
+        self._sort()
+        sent_ps = self._held["sent_ps"]
+        due = int(np.searchsorted(sent_ps, until_ps, side="left"))
+        for begin in range(0, due, _SLICE):
+            end = min(begin + _SLICE, due)
+            injected, ways, at_once = self._inject(slice(begin, end))
             yield from self._served(at_once)
-            yield from self._served(self.queues.advance(injected, ways, until_ps))
-            self._forget()
+            yield from self._served(self.queues.advance(injected, ways, int(sent_ps[end]) if end < due else until_ps))
+            self._forget(end)
+        self._held = _taken(self._held, slice(due, None))
 
     def finish(self) -> Iterator[Served]:
         """Send all that are left, and yield every packet still under way."""
         if self._held:
-            end = np.iinfo(np.int64).max
-            injected, ways, at_once = self._inject(end)
-            yield from self._served(at_once)
-            if len(injected.packet):
-                yield from self._served(self.queues.advance(injected, ways, int(injected.time_ps[-1])))
+            last_ps = int(self._held["sent_ps"].max(initial=0))
+            yield from self.advance(last_ps + 1)
             yield from self._served(self.queues.finish())
 
     # --- in ----------------------------------------------------------------------------------------
 
-    def _inject(self, until_ps: int) -> tuple[Injected, Itineraries, Left]:
-        """Send what is due; return it with its ways, and packets that end where they begin, at no station."""
-        held, connections, journeys = self._held, self._connections, self._journeys
+    def _inject(self, due: slice) -> tuple[Injected, Itineraries, Left]:
+        """Send these rows of what is held; return them with their ways, and those that end where they begin."""
+        connections, journeys = self._connections, self._journeys
         assert journeys is not None
-        due = np.flatnonzero(held["sent_ps"] < until_ps)
-        due = due[self._order(due)]
-        sent = _taken(held, due)
-        if len(due):
-            keep = np.ones(len(held["sent_ps"]), np.bool_)
-            keep[due] = False
-            self._held = _taken(held, keep)
+        sent = _taken(self._held, due)
+        count = len(sent["sent_ps"])
         owner, opens = sent["connection"], sent.pop("opens")
-        packet = np.arange(self._next_packet, self._next_packet + len(due))
-        self._next_packet += len(due)
+        packet = np.arange(self._next_packet, self._next_packet + count)
+        self._next_packet += count
         # Only the ways that these packets take go along with them.
         goes = np.diff(journeys.later.start)[owner] > 0
         first, first_of = _renumbered(owner[opens & goes], len(connections["flow_id"]))
         later, later_of = _renumbered(owner[~opens & goes], len(connections["flow_id"]))
-        way = np.empty(len(due), np.int32)
+        way = np.empty(count, np.int32)
         way[opens & goes], way[~opens & goes] = first_of, later_of + len(first)
         flow_id = connections["flow_id"][owner].astype(np.uint64)
         drawn_ps = self.service_ps(flow_id, sent["number"].astype(np.uint64))
         sent["rules_ps"] = np.where(opens, journeys.rules_ps[owner], 0)
-        sent["is_left"] = np.zeros(len(due), np.bool_)
+        sent["is_left"] = np.zeros(count, np.bool_)
         self._flying = _joined(self._flying, sent)
         columns = (packet, sent["sent_ps"], way, sent["size_bytes"], sent["reply_bytes"], drawn_ps)
         injected = Injected(*(columns if goes.all() else (column[goes] for column in columns)))
         return injected, journeys.of(first, later), _left_at_once(packet[~goes], sent["sent_ps"][~goes])
 
-    def _order(self, due: NDArray[np.intp]) -> NDArray[np.intp]:
-        """By time; at equal times by flow, then by number in it."""
+    def _sort(self) -> None:
+        """Put what is held in order of time; at equal times by flow, then by number in it."""
         held = self._held
-        time_ps = held["sent_ps"][due]
+        time_ps = held["sent_ps"]
+        if self._is_sorted:
+            return
         order = np.argsort(time_ps, kind="stable")
         tied = np.flatnonzero(np.diff(time_ps[order]) == 0)
         if tied.size:
-            rank = (self._connections["flow_id"][held["connection"][due]] << _NUMBER_BITS) + held["number"][due]
+            rank = (self._connections["flow_id"][held["connection"]] << _NUMBER_BITS) + held["number"]
             if (rank[order[tied]] > rank[order[tied + 1]]).any():
                 order = np.lexsort((rank, time_ps))
-        return order
+        self._held = _taken(held, order)
+        self._is_sorted = True
 
     # --- out ---------------------------------------------------------------------------------------
 
@@ -212,8 +218,11 @@ class QueuedTraffic:
             dropped_by_pod=by_pod,
         )
 
-    def _forget(self) -> None:
-        """Let go of packets that have left, and of connections that have none any more."""
+    def _forget(self, sent: int) -> None:
+        """Let go of packets that have left, and of connections that have none any more.
+
+        `sent`: rows of what is held that are no longer.
+        """
         flying = self._flying
         alive = np.flatnonzero(~flying["is_left"])
         gone = int(alive[0]) if alive.size else len(flying["is_left"])
@@ -221,8 +230,10 @@ class QueuedTraffic:
             self._flying = flying = _taken(flying, slice(gone, None))
             self._first_flying += gone
         n = len(self._connections["flow_id"])
+        if n < _FEW:
+            return
         used = np.zeros(n, np.bool_)
-        used[self._held["connection"]] = True
+        used[self._held["connection"][sent:]] = True
         used[flying["connection"]] = True
         kept = np.flatnonzero(used)
         if 2 * len(kept) > n:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from simnet.errors import InputError, Position, Problem
 from simnet.model.recording import Recording
 from simnet.model.scenario import Scenario
 from simnet.workload import generation
+
+PACKETS_AT_ONCE = 1 << 20  # in a window of flows, about, where packets wait in queues
 
 
 def simulate(
@@ -61,8 +64,12 @@ def simulate(
     if state is None:
         state = HookState.at_start(compiled.network.program, scenario.run.recent_limit)
     timeline = Timeline()
+    run = scenario.run
+    if queues is not None:  # every packet of a window is held until its time comes
+        flows_at_once = max(1, PACKETS_AT_ONCE // generation.packets_per_flow(generator))
+        run = replace(run, window_flows=min(run.window_flows, flows_at_once))
     timeline.env.process(
-        client_population(timeline.env, generator, scenario.run, variant.choice, targets, seed, timeline.hand_on)
+        client_population(timeline.env, generator, run, variant.choice, targets, seed, timeline.hand_on)
     )
     has_replies = workload.shape.reply_size_bytes is not None
     sending = Sender if compiled.network.changes is None else ChangingSender

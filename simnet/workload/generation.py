@@ -188,6 +188,15 @@ def packets_of(generator: Generator, seed: int, flows: FlowBatch) -> PacketBatch
     return PacketBatch(first_packet_id, flow, arrival_ps, size_bytes, reply_size_bytes)
 
 
+def packets_per_flow(generator: Generator) -> int:
+    """Return how many packets a flow has, about; at least 1."""
+    arrivals, distribution = generator.workload.arrivals, generator.packet_count.distribution
+    if isinstance(arrivals, Trace) and arrivals.packet_count is not None and arrivals.packet_count.size:
+        return max(1, int(arrivals.packet_count.mean()))
+    drawn = quantile(generator.packet_count, (np.arange(1000) + 0.5) / 1000)
+    return max(1, int(getattr(distribution, "mean", drawn.mean())))
+
+
 def service_times(
     generator: Generator, seed: int, flow_id: NDArray[np.uint64], number: NDArray[np.uint64]
 ) -> NDArray[np.int64]:

@@ -1,0 +1,66 @@
+"""What experiments/README.md says of latency, rules and keep-alive, on smaller runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simnet.config.experiment import load_experiment
+from simnet.engine.simulate import simulate
+from simnet.model.recording import Categories
+
+
+def recordings(repository, name, *settings):
+    experiment = load_experiment(repository / "experiments" / f"{name}.yaml", settings=settings)
+    return {(run.variant, run.point): simulate(run.scenario, seed=run.seed) for run in experiment.runs}
+
+
+def part_us(recording, part):
+    latency = recording.tables["latency"]
+    names = [(latency["of"].names[of], latency["part"].names[code])
+             for of, code in zip(latency["of"].codes, latency["part"].codes, strict=True)]  # fmt: skip
+    return float(latency["mean_ps"][names.index(("response", part))]) / 1e6
+
+
+def test_a_first_packet_pays_for_every_rule_that_it_is_held_against(repository):
+    settings = ("sweep={}", "objects=[manifests/rules-100.yaml]", "run.repeat=1", "run.duration=200ms")
+    for backend, rule_us, endpoint_us in (("nft", 0.0183, 0.118), ("legacy", 0.0055, 0.069)):
+        found = recordings(repository, "rules-cost", *settings, f"cpu.backend={backend}")
+        scans = []
+        for recording in found.values():
+            rules = recording.tables["flows"]["rules_scanned"].mean()
+            # two endpoints: one rule with `statistic` a connection
+            assert part_us(recording, "rule_scan_ps") == pytest.approx((rules - 1) * rule_us + endpoint_us, rel=1e-9)
+            scans.append(part_us(recording, "rule_scan_ps"))
+        first, last, node_port = scans
+        assert last - first == pytest.approx(102 * rule_us, rel=1e-6)  # the 100 ports and a rule each between them
+        assert node_port - last == pytest.approx(3 * rule_us, rel=1e-6)
+
+
+def test_the_entry_workers_link_carries_what_the_detours_bring_back(repository):
+    settings = ("sweep={}", "run.repeat=1", "workload.flows.arrivals.poisson=4000/s", "run.duration=1s")
+    found = recordings(repository, "latency-under-load", *settings)
+    for (variant, _), recording in found.items():
+        stations, flows = recording.tables["stations"], recording.tables["flows"]
+        assert isinstance(stations["station"], Categories)
+        mine = stations["station"].codes == stations["station"].names.index("tor->node-1")
+        busy = float(stations["utilisation"][mine].mean())
+        rate = len(flows["flow_id"])  # a second
+        share = {"external-ip": 1.75, "node-port": 0.625, "pod": 0.25}[variant]
+        assert busy == pytest.approx(share * rate * 100e-6, abs=4 * np.sqrt(2 * share * rate) * 100e-6)
+    external, node_port, pod = (part_us(recording, "link_queue_ps") for recording in found.values())
+    assert external > 4 * node_port > 8 * pod
+
+
+def test_requests_over_few_connections_are_as_uneven_as_the_connections(repository):
+    found = recordings(repository, "keep-alive", "run.repeat=1", "run.duration=2s")
+    unevenness = []
+    for recording in found.values():
+        load = recording.tables["load"]
+        assert isinstance(load["where"], Categories)
+        pods = load["where"].codes == load["where"].names.index("pod")
+        connections, packets = load["connections"][pods], load["packets"][pods]
+        # the dispersion index of connections is chance: chi-square with 9 degrees of freedom, 1 in 10,000 either side
+        assert 1.0 < (connections.size - 1) * connections.var(ddof=1) / connections.mean() < 34
+        unevenness.append(packets.std() / packets.mean())
+    assert unevenness[0] < unevenness[1] < unevenness[2] < unevenness[3]
