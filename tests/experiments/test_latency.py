@@ -12,7 +12,7 @@ from simnet.model.recording import Categories
 
 def recordings(repository, name, *settings):
     experiment = load_experiment(repository / "experiments" / f"{name}.yaml", settings=settings)
-    return {(run.variant, run.point): simulate(run.scenario, seed=run.seed) for run in experiment.runs}
+    return [(run.variant, simulate(run.scenario, seed=run.seed)) for run in experiment.runs]
 
 
 def part_us(recording, part):
@@ -27,7 +27,7 @@ def test_a_first_packet_pays_for_every_rule_that_it_is_held_against(repository):
     for backend, rule_us, endpoint_us in (("nft", 0.0183, 0.118), ("legacy", 0.0055, 0.069)):
         found = recordings(repository, "rules-cost", *settings, f"cpu.backend={backend}")
         scans = []
-        for recording in found.values():
+        for _, recording in found:
             rules = recording.tables["flows"]["rules_scanned"].mean()
             # two endpoints: one rule with `statistic` a connection
             assert part_us(recording, "rule_scan_ps") == pytest.approx((rules - 1) * rule_us + endpoint_us, rel=1e-9)
@@ -40,7 +40,7 @@ def test_a_first_packet_pays_for_every_rule_that_it_is_held_against(repository):
 def test_the_entry_workers_link_carries_what_the_detours_bring_back(repository):
     settings = ("sweep={}", "run.repeat=1", "workload.flows.arrivals.poisson=4000/s", "run.duration=1s")
     found = recordings(repository, "latency-under-load", *settings)
-    for (variant, _), recording in found.items():
+    for variant, recording in found:
         stations, flows = recording.tables["stations"], recording.tables["flows"]
         assert isinstance(stations["station"], Categories)
         mine = stations["station"].codes == stations["station"].names.index("tor->node-1")
@@ -48,19 +48,19 @@ def test_the_entry_workers_link_carries_what_the_detours_bring_back(repository):
         rate = len(flows["flow_id"])  # a second
         share = {"external-ip": 1.75, "node-port": 0.625, "pod": 0.25}[variant]
         assert busy == pytest.approx(share * rate * 100e-6, abs=4 * np.sqrt(2 * share * rate) * 100e-6)
-    external, node_port, pod = (part_us(recording, "link_queue_ps") for recording in found.values())
+    external, node_port, pod = (part_us(recording, "link_queue_ps") for _, recording in found)
     assert external > 4 * node_port > 8 * pod
 
 
 def test_requests_over_few_connections_are_as_uneven_as_the_connections(repository):
     found = recordings(repository, "keep-alive", "run.repeat=1", "run.duration=2s")
     unevenness = []
-    for recording in found.values():
+    for _, recording in found:
         load = recording.tables["load"]
         assert isinstance(load["where"], Categories)
         pods = load["where"].codes == load["where"].names.index("pod")
         connections, packets = load["connections"][pods], load["packets"][pods]
-        # the dispersion index of connections is chance: chi-square with 9 degrees of freedom, 1 in 10,000 either side
-        assert 1.0 < (connections.size - 1) * connections.var(ddof=1) / connections.mean() < 34
+        if connections.mean() >= 5:  # chance alone: chi-square with 9 degrees of freedom, 1 in 10,000 on either side
+            assert 1.0 < (connections.size - 1) * connections.var(ddof=1) / connections.mean() < 34
         unevenness.append(packets.std() / packets.mean())
     assert unevenness[0] < unevenness[1] < unevenness[2] < unevenness[3]
