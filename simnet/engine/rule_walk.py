@@ -21,7 +21,14 @@ import numpy as np
 
 from simnet import random_streams
 from simnet.dataplane.netfilter.executor import HOOK_TABLES
+from simnet.dataplane.netfilter.nat_ranges import (
+    RANDOM_NUMBERS,
+    address_in_range,
+    numbers_by_remainder,
+    numbers_of_each,
+)
 from simnet.dataplane.netfilter.packets import STATE_BITS, STATE_DNAT, STATE_NEW
+from simnet.dataplane.netfilter.translation import address_range, is_port_random
 from simnet.errors import InputError, Position, Problem
 from simnet.model.fabric import Tunnel
 from simnet.model.iptables.modelled import PORT_PROTOCOLS, could_change_verdict, unmodelled_part
@@ -178,8 +185,11 @@ class Chance:
 class RuleWalker:
     """Walks packets through rule sets; remembers how to find a chain's rules by destination."""
 
-    def __init__(self, chance: Chance | None = None, *, record: bool = True, skip_unknown: bool = False) -> None:
-        self.chance = chance or Chance()
+    def __init__(
+        self, chance: Chance | None = None, *, record: bool = True, skip_unknown: bool = False, any_client: bool = False
+    ) -> None:
+        """`any_client`: the packet's source stands for many clients, whom a target spreads over its range."""
+        self.chance, self.any_client = chance or Chance(), any_client
         self.record, self.skip_unknown = record, skip_unknown
         self.asked_sources: set[IPNetwork] = set()  # networks that some packet's source was compared with
         self.asked_history = False  # a rule was met whose answer depends on packets before
@@ -270,40 +280,91 @@ class RuleWalker:
                     ways.append(following)
                 else:
                     packet = now.packet._replace(mark=mark)
-                    yield self._decided(
+                    yield from self._decided(
                         now._replace(probability=part, packet=packet, steps=met, draws=draws, scanned=scanned),
                         table, chain, rule, target, own,
                     )  # fmt: skip
 
-    def _decided(self, now: HookResult, table: str, chain: Chain, rule: Rule, target: Target, own: Host) -> HookResult:
+    def _decided(
+        self, now: HookResult, table: str, chain: Chain, rule: Rule, target: Target, own: Host
+    ) -> Iterator[HookResult]:
         header = now.packet.header
+        now = now._replace(chain=chain.name, rule=rule)
         match target:
             case Verdict("DROP"):
-                return now._replace(verdict=DROPPED, chain=chain.name, rule=rule)
+                yield now._replace(verdict=DROPPED)
             case Reject():
-                return now._replace(verdict=REJECTED, chain=chain.name, rule=rule)
+                yield now._replace(verdict=REJECTED)
             case Verdict():
-                return now._replace(verdict=now.verdict or ACCEPTED, chain=chain.name, rule=rule)
+                yield now._replace(verdict=now.verdict or ACCEPTED)
             case Dnat():
-                address = header.destination if target.address is None else ipaddress.ip_address(target.address)
-                if target.redirect:
-                    address = own.primary(header.destination.version) or address
-                port = target.ports[0] if target.ports else header.destination_port
-                changed = header._replace(destination=address, destination_port=port)
-                state = now.packet.state | (STATE_DNAT if changed != header else 0)
-                moved = now.packet._replace(header=changed, state=state)
-                return now._replace(packet=moved, dnat=True, chain=chain.name, rule=rule)
-        source = own.tunnels.get(now.packet.out_interface) or own.primary(header.source.version) or header.source
-        if isinstance(target, Snat):
-            source = ipaddress.ip_address(target.address)
-        assert isinstance(target, Snat | Masquerade)
-        fully = target.random_fully if isinstance(target, Masquerade) else "--random-fully" in target.options
-        first, last = target.ports or (1024, 65535)
-        port = header.source_port
-        if fully or (not first <= port <= last and target.ports):
-            port = first + self.chance.bits("trace/masquerade-port", now.draws) % (last - first + 1)
-        changed = header._replace(source=source, source_port=port)
-        return now._replace(packet=now.packet._replace(header=changed), snat=True, chain=chain.name, rule=rule)
+                for share, address, port, draws in self._destinations(target, header, own, now.draws):
+                    changed = header._replace(destination=address, destination_port=port)
+                    state = now.packet.state | (STATE_DNAT if changed != header else 0)
+                    moved = now.packet._replace(header=changed, state=state)
+                    yield now._replace(packet=moved, dnat=True, probability=now.probability * share, draws=draws)
+            case Snat() | Masquerade():
+                drawn = is_port_random(target) if isinstance(target, Snat) else target.random_fully or target.random
+                first, last = target.ports or (1024, 65535)
+                port = header.source_port
+                if drawn or (not first <= port <= last and target.ports):
+                    port = first + self.chance.bits("trace/masquerade-port", now.draws) % (last - first + 1)
+                    drawn = True
+                for share, source in self._sources(target, now.packet, own, keeps_port=not drawn):
+                    moved = now.packet._replace(header=header._replace(source=source, source_port=port))
+                    yield now._replace(packet=moved, snat=True, probability=now.probability * share)
+
+    def _destinations(
+        self, target: Dnat, header: Header, own: Host, draws: int
+    ) -> Iterator[tuple[Fraction, IPAddress, int, int]]:
+        """Yield (probability, address, port, numbers drawn) of each way that a DNAT may go."""
+        ports = [(ONE, header.destination_port)]
+        if target.ports is not None:
+            first, last = target.ports
+            ports = [(ONE, header.destination_port if first <= header.destination_port <= last else first)]
+            if is_port_random(target) and first < last:
+                shares = [Fraction(count, RANDOM_NUMBERS) for count in numbers_by_remainder(last - first + 1)]
+                chosen = self.chance.pick(shares, draws)
+                draws += 1
+                ports = [(shares[place] if self.chance.seed is None else ONE, first + place) for place in chosen]
+        to: list[tuple[Fraction, IPAddress]] = [(ONE, header.destination)]
+        if target.redirect:
+            to = [(ONE, own.primary(header.destination.version) or header.destination)]
+        elif target.address is not None:
+            to = list(self._addresses(target, header))
+        for share, address in to:
+            for part, port in ports:
+                yield share * part, address, port, draws
+
+    def _sources(
+        self, target: Snat | Masquerade, packet: HookPacket, own: Host, *, keeps_port: bool
+    ) -> Iterator[tuple[Fraction, IPAddress]]:
+        """Yield (probability, address) of each source that a packet may leave with."""
+        header = packet.header
+        if isinstance(target, Masquerade):
+            yield ONE, own.tunnels.get(packet.out_interface) or own.primary(header.source.version) or header.source
+            return
+        if target.last_address is not None and keeps_port:
+            first, last = (ipaddress.ip_address(end) for end in (target.address, target.last_address))
+            if int(first) <= int(header.source) <= int(last):
+                self.asked_sources.add(ipaddress.ip_network(header.source))
+                yield ONE, header.source
+                return
+        yield from self._addresses(target, header)
+
+    def _addresses(self, target: Dnat | Snat, header: Header) -> Iterator[tuple[Fraction, IPAddress]]:
+        """Yield (probability, address) of each address of a target: one, unless any client is meant."""
+        assert target.address is not None
+        if target.last_address in (None, target.address):
+            yield ONE, ipaddress.ip_address(target.address)
+            return
+        chosen_from = address_range(target)
+        if self.any_client:
+            for place, numbers in enumerate(numbers_of_each(chosen_from.size, 1 << 32)):
+                yield Fraction(numbers, 1 << 32), chosen_from.first + place
+            return
+        self.asked_sources.add(ipaddress.ip_network(header.source))  # the choice is by each single source
+        yield ONE, address_in_range(header.source, header.destination, chosen_from)
 
     # --- which rules are asked -----------------------------------------------------------------------
 

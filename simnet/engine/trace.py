@@ -175,8 +175,8 @@ class Tracer:
 
     @cached_property
     def share_rules(self) -> RuleWalker:
-        """Walks all branches and tells no steps."""
-        return RuleWalker(record=False, skip_unknown=self.skip_unknown)
+        """Walks all branches and tells no steps; a client stands for all of its class."""
+        return RuleWalker(record=False, skip_unknown=self.skip_unknown, any_client=True)
 
     def primary_addresses(self, node: str) -> list[IPAddress]:
         """Return a node's first address of each family."""

@@ -15,6 +15,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
+from reference import nat_ranges
 
 from simnet.model.iptables import ruleset as rs
 from simnet.random_streams import bits
@@ -180,17 +181,43 @@ class Interpreter:
                 out.destination = packet.destination if target.address is None else self.addresses.find(target.address)
                 if target.redirect:
                     out.destination = -2
-                out.destination_port = target.ports[0] if target.ports else packet.destination_port
+                if target.last_address not in (None, target.address):
+                    out.destination = self._in_range(target, packet, True)
+                out.destination_port = self._destination_port(target, packet)
             case rs.Masquerade():
-                out.verdict, out.snat_kind, out.snat_random_fully = 1, 1, target.random_fully
+                out.verdict, out.snat_kind, out.snat_random_fully = 1, 1, target.random_fully or target.random
                 out.snat_port_first, out.snat_port_last = target.ports or (-1, -1)
             case rs.Snat():
                 out.verdict, out.snat_kind = 1, 2
                 out.snat_source = self.addresses.find(target.address)
-                out.snat_random_fully = "--random-fully" in target.options
+                out.snat_random_fully = "--random-fully" in target.options or "--random" in target.options
                 out.snat_port_first, out.snat_port_last = target.ports or (-1, -1)
+                if target.last_address not in (None, target.address):
+                    out.snat_source = self._in_range(target, packet, False)
         out.rule = (self.table, chain.name, at)
         return "verdict"
+
+    def _in_range(self, target, packet, is_dnat):
+        first, last = (ipaddress.ip_address(each) for each in (target.address, target.last_address))
+        source, destination = (
+            ipaddress.ip_address(self.addresses.text(n)) for n in (packet.source, packet.destination)
+        )
+        low, high = target.ports or (0, 65535)
+        random = {"--random", "--random-fully"} & set(target.options)
+        if not is_dnat and not random and first <= source <= last and low <= packet.source_port <= high:
+            return packet.source
+        chosen = nat_ranges.choose(source, destination, first, last, "--persistent" in target.options, is_dnat)
+        return self.addresses.find(str(chosen))
+
+    def _destination_port(self, target, packet):
+        if not target.ports:
+            return packet.destination_port
+        first, last = target.ports
+        if "--random" in target.options and first < last:
+            connection = np.array([packet.connection], np.uint64)
+            number = int(bits(self.seed, "netfilter/destination-port", connection, packet.host)[0]) >> 48
+            return first + number % (last - first + 1)
+        return packet.destination_port if first <= packet.destination_port <= last else first
 
     def _matches(self, chain, at):
         header = (rs.SourceAddress, rs.DestinationAddress, rs.InInterface, rs.OutInterface, rs.ProtocolMatch)

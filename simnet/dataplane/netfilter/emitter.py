@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simnet.dataplane.netfilter.packets import ACCEPT_BY_POLICY, DROP_BY_POLICY, SNAT_MASQUERADE, SNAT_TO_SOURCE
+from simnet.dataplane.netfilter.packets import (
+    ACCEPT_BY_POLICY,
+    DROP_BY_POLICY,
+    OWN_ADDRESS,
+    SNAT_MASQUERADE,
+    SNAT_TO_SOURCE,
+)
 from simnet.dataplane.netfilter.predicates import Pool, PredicateCompiler, Test, Unknown
 from simnet.dataplane.netfilter.program import (
     ADDRESS_LIMIT,
@@ -32,9 +38,10 @@ from simnet.dataplane.netfilter.program import (
     dispatch_keys,
 )
 from simnet.dataplane.netfilter.recent_lists import is_plain_check, recent_tables
+from simnet.dataplane.netfilter.translation import address_range, is_port_random, range_number
 from simnet.errors import ModelError, Position, Problem
 from simnet.model.addresses import AddressTable
-from simnet.model.iptables.modelled import could_change_verdict, passes_on
+from simnet.model.iptables.modelled import could_change_verdict, passes_on, unmodelled_target
 from simnet.model.iptables.ruleset import (
     BUILT_IN_CHAINS,
     PROBABILITY_ONE,
@@ -133,7 +140,7 @@ class Emitter:
     def __init__(self, addresses: AddressTable, interfaces: tuple[str, ...], skip_unknown: bool) -> None:
         self.addresses, self.interfaces, self.skip_unknown = addresses, interfaces, skip_unknown
         self.predicates = PredicateCompiler(addresses)
-        self.shapes, self.dnat, self.snat = Pool(), Pool(), Pool()
+        self.shapes, self.dnat, self.snat, self.ranges = Pool(), Pool(), Pool(), Pool()
         self._shape_numbers: dict[tuple[tuple[int, ...], Action], int] = {}
         self._forms: dict[int, _RuleForm] = {}  # by id of a rule in chains that differ between hosts
         self.words = array("i")
@@ -180,7 +187,7 @@ class Emitter:
         keys = dispatch_keys(key_rows[:, 0], key_rows[:, 1], key_rows[:, 2], key_rows[:, 3])
         key_table, key_target = build_key_table(keys, key_rows[:, 4])
         marks = np.array(self.predicates.marks.values, dtype=np.uint32).reshape(-1, 2)
-        dnat = np.array(self.dnat.values, dtype=np.int32).reshape(-1, 2)
+        dnat = np.array(self.dnat.values, dtype=np.int32).reshape(-1, 4)
         snat = np.array(self.snat.values, dtype=np.int64).reshape(-1, 5)
         return Program(
             addresses=self.addresses, interfaces=self.interfaces, shapes=tuple(self.shapes.values), code=code,  # type: ignore[arg-type]
@@ -194,7 +201,10 @@ class Emitter:
             interface_patterns=tuple(self.predicates.interfaces.values),  # type: ignore[arg-type]
             port_sets=self.predicates.port_set_columns(),
             mark_value=marks[:, 0].copy(), mark_mask=marks[:, 1].copy(),
-            dnat_address=dnat[:, 0].copy(), dnat_port=dnat[:, 1].copy(),
+            nat_ranges=tuple(address_range(target, self.addresses) for target in self.ranges.values),  # type: ignore[arg-type]
+            dnat_address=dnat[:, 0].copy(), dnat_port_first=dnat[:, 1].copy(), dnat_port_last=dnat[:, 2].copy(),
+            dnat_is_random=dnat[:, 3].astype(np.bool_),
+            dnat_is_plain=bool((dnat[:, 0] >= OWN_ADDRESS).all() and (dnat[:, 1] == dnat[:, 2]).all()),
             snat_kind=snat[:, 0].astype(np.uint8), snat_address=snat[:, 1].astype(np.int32),
             snat_port_first=snat[:, 2].astype(np.int32), snat_port_last=snat[:, 3].astype(np.int32),
             snat_random_fully=snat[:, 4].astype(np.bool_),
@@ -476,14 +486,13 @@ class Emitter:
                 return Action.DNAT, self._dnat(target), -1
             case Masquerade():
                 first, last = target.ports or (-1, -1)
-                row = (SNAT_MASQUERADE, -1, first, last, target.random_fully)
+                row = (SNAT_MASQUERADE, -1, first, last, target.random_fully or target.random)
                 return Action.SNAT, self.snat.number(row), -1
             case Snat():
-                if target.last_address not in (None, target.address):
-                    raise Unknown("SNAT to a range of addresses")
+                if reason := unmodelled_target(target):
+                    raise Unknown(reason)
                 first, last = target.ports or (-1, -1)
-                address = self.addresses.intern(target.address)
-                row = (SNAT_TO_SOURCE, address, first, last, "--random-fully" in target.options)
+                row = (SNAT_TO_SOURCE, self._address(target), first, last, is_port_random(target))
                 return Action.SNAT, self.snat.number(row), -1
             case OpaqueTarget() if passes_on(target):
                 return Action.COUNT, 0, -1
@@ -493,14 +502,18 @@ class Emitter:
                 raise Unknown(f"target {target.name}")
 
     def _dnat(self, target: Dnat) -> int:
-        if target.last_address not in (None, target.address):
-            raise Unknown("DNAT to a range of addresses")
-        port = -1
-        if target.ports is not None:
-            if target.ports[0] != target.ports[1]:
-                raise Unknown("DNAT to a range of ports")
-            port = target.ports[0]
+        if reason := unmodelled_target(target):
+            raise Unknown(reason)
+        first, last = target.ports or (-1, -1)
         address = -2 if target.redirect else -1
         if target.address is not None:
-            address = self.addresses.intern(target.address)
-        return self.dnat.number((address, port))
+            address = self._address(target)
+        return self.dnat.number((address, first, last, is_port_random(target) and first != last))
+
+    def _address(self, target: Dnat | Snat) -> int:
+        """Return the id of a target's address, or the number of its range."""
+        assert target.address is not None
+        if target.last_address in (None, target.address):
+            return self.addresses.intern(target.address)
+        options = tuple(option for option in target.options if option == "--persistent")
+        return range_number(self.ranges.number(replace(target, ports=None, options=options)))

@@ -16,6 +16,7 @@ from fractions import Fraction
 import numpy as np
 
 from simnet.dataplane.netfilter.executor import HOOK_TABLES
+from simnet.dataplane.netfilter.nat_ranges import RANDOM_NUMBERS, numbers_by_remainder
 from simnet.dataplane.netfilter.packets import (
     ACCEPT_BY_POLICY,
     ACCEPT_BY_RULE,
@@ -36,6 +37,7 @@ from simnet.dataplane.netfilter.program import (
     hash_keys,
     interface_matches,
 )
+from simnet.dataplane.netfilter.translation import destination_after, source_after
 from simnet.errors import ModelError
 from simnet.model.iptables.ruleset import PROBABILITY_ONE, StatisticRandom
 
@@ -205,7 +207,8 @@ class _Walk:
                                 out = replace(out, rules_scanned=out.rules_scanned + 1)
                             way = (following, stack, out)
                         case _:
-                            yield probability * chance, self._decided(out, shape.action, argument, int(code[pc + 1]))
+                            for part, decided in self._decided(out, shape.action, argument, int(code[pc + 1])):
+                                yield probability * chance * part, decided
                             continue
                     ways.append((probability * chance, *way))
 
@@ -222,7 +225,9 @@ class _Walk:
             out, verdict=verdict, rule=before.rule if is_translated and verdict <= ACCEPT_BY_POLICY else rule
         )
 
-    def _decided(self, out: ExactOutcome, action: Action, argument: int, rule: int) -> ExactOutcome:
+    def _decided(
+        self, out: ExactOutcome, action: Action, argument: int, rule: int
+    ) -> Iterator[tuple[Fraction, ExactOutcome]]:
         program, packet = self.program, self.packet
         verdict = {Action.DROP: DROP_BY_RULE, Action.REJECT: REJECT}.get(action, ACCEPT_BY_RULE)
         is_translated = out.destination_port >= 0 or out.snat_kind > 0
@@ -230,20 +235,35 @@ class _Walk:
             out = replace(out, rule=rule)
         out = replace(out, verdict=verdict)
         if action is Action.DNAT:
-            address, port = int(program.dnat_address[argument]), int(program.dnat_port[argument])
+            for part, address, port in self._destinations(argument):
+                yield part, replace(out, destination=address, destination_port=port)
+            return
+        if action is Action.SNAT:
+            ends = [np.array([each], np.int32) for each in (packet.source, packet.destination)]
+            port_column = np.array([packet.source_port], np.uint16)
             out = replace(
-                out,
-                destination=packet.destination if address == -1 else address,
-                destination_port=packet.destination_port if port == -1 else port,
-            )
-        elif action is Action.SNAT:
-            out = replace(
-                out, snat_kind=int(program.snat_kind[argument]), snat_source=int(program.snat_address[argument]),
+                out, snat_kind=int(program.snat_kind[argument]),
+                snat_source=int(source_after(program, argument, ends[0], ends[1], port_column)[0]),
                 snat_port_first=int(program.snat_port_first[argument]),
                 snat_port_last=int(program.snat_port_last[argument]),
                 snat_random_fully=bool(program.snat_random_fully[argument]),
             )  # fmt: skip
-        return out
+        yield ONE, out
+
+    def _destinations(self, argument: int) -> Iterator[tuple[Fraction, int, int]]:
+        """Yield (probability, address id, port) of each way that a DNAT may go."""
+        program, packet = self.program, self.packet
+        column = {name: np.array([getattr(packet, name)]) for name in ("source", "destination", "host")}
+        addresses, ports = destination_after(
+            program, argument, column["source"], column["destination"],
+            np.array([packet.destination_port], np.uint16), np.zeros(1, np.uint64), column["host"], 0,
+        )  # fmt: skip
+        if not program.dnat_is_random[argument]:
+            yield ONE, int(addresses[0]), int(ports[0])
+            return
+        first, last = int(program.dnat_port_first[argument]), int(program.dnat_port_last[argument])
+        for port, numbers in enumerate(numbers_by_remainder(last - first + 1), start=first):
+            yield Fraction(numbers, RANDOM_NUMBERS), int(addresses[0]), port
 
     def _select(
         self, pc: int, stack: tuple[int, ...], out: ExactOutcome

@@ -14,6 +14,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from simnet.dataplane.netfilter.nat_ranges import AddressRange
 from simnet.model.addresses import AddressTable
 from simnet.model.iptables.ruleset import Chain, IPNetwork, Rule
 
@@ -171,10 +172,14 @@ class Program:
     port_sets: NDArray[np.bool_]  # [set, 65536]
     mark_value: NDArray[np.uint32]
     mark_mask: NDArray[np.uint32]
-    dnat_address: NDArray[np.int32]  # address id, -1: unchanged, -2: the host's own
-    dnat_port: NDArray[np.int32]  # -1: unchanged
+    nat_ranges: tuple[AddressRange, ...]  # see `translation`
+    dnat_address: NDArray[np.int32]  # address id, -1: unchanged, -2: the host's own, below: a range
+    dnat_port_first: NDArray[np.int32]  # -1: unchanged
+    dnat_port_last: NDArray[np.int32]
+    dnat_is_random: NDArray[np.bool_]  # the port is drawn from the range
+    dnat_is_plain: bool  # no DNAT of the program leaves a choice, as none of kube-proxy's does
     snat_kind: NDArray[np.uint8]
-    snat_address: NDArray[np.int32]
+    snat_address: NDArray[np.int32]  # address id, -1: MASQUERADE's own choice, below -2: a range
     snat_port_first: NDArray[np.int32]
     snat_port_last: NDArray[np.int32]
     snat_random_fully: NDArray[np.bool_]

@@ -17,6 +17,7 @@ from simnet.dataplane.netfilter.program import (
     dispatch_keys,
     hash_keys,
 )
+from simnet.dataplane.netfilter.translation import destination_after, source_after
 from simnet.model.iptables.ruleset import PROBABILITY_ONE
 from simnet.random_streams import bits_of_keys
 
@@ -154,12 +155,16 @@ class _Machine:
         verdicts = {Action.DROP: DROP_BY_RULE, Action.REJECT: REJECT}
         out.verdict[row], out.rule[row] = verdicts.get(action, ACCEPT_BY_RULE), rule
         if action is Action.DNAT:
-            address, port = int(program.dnat_address[argument]), int(program.dnat_port[argument])
-            out.destination[row] = packets.destination[row] if address == -1 else address
-            out.destination_port[row] = packets.destination_port[row] if port == -1 else port
+            one = slice(row, row + 1)
+            out.destination[one], out.destination_port[one] = destination_after(
+                program, argument, packets.source[one], packets.destination[one], packets.destination_port[one],
+                packets.connection[one], packets.host[one], self.block.seed,
+            )  # fmt: skip
         elif action is Action.SNAT:
             out.snat_kind[row] = program.snat_kind[argument]
-            out.snat_source[row] = program.snat_address[argument]
+            one = slice(row, row + 1)
+            ends = [column[one] for column in (packets.source, packets.destination)]
+            out.snat_source[one] = source_after(program, argument, ends[0], ends[1], packets.source_port[one])
             out.snat_port_first[row] = program.snat_port_first[argument]
             out.snat_port_last[row] = program.snat_port_last[argument]
             out.snat_random_fully[row] = program.snat_random_fully[argument]

@@ -24,6 +24,7 @@ from simnet.dataplane.netfilter.program import (
 )
 from simnet.dataplane.netfilter.state import NetfilterState
 from simnet.dataplane.netfilter.stateful import Group, Lookback
+from simnet.dataplane.netfilter.translation import destination_after, source_after
 from simnet.model.iptables.ruleset import PROBABILITY_ONE
 from simnet.random_streams import bits_of_keys, flow_keys
 
@@ -302,7 +303,10 @@ class Block:
                 self._decide(rows, REJECT, rule)
             case Action.DNAT:
                 self._decide(rows, ACCEPT_BY_RULE, rule)
-                address, port = program.dnat_address[argument], program.dnat_port[argument]
+                if not program.dnat_is_plain:
+                    outcome.destination[at], outcome.destination_port[at] = self._destination_after(at, argument)
+                    return
+                address, port = program.dnat_address[argument], program.dnat_port_first[argument]
                 if (address == -1).any():
                     address = np.where(address == -1, self.packets.destination[at], address)
                 if (port == -1).any():
@@ -313,9 +317,20 @@ class Block:
                 self._decide(rows, ACCEPT_BY_RULE, rule)
                 outcome.snat_kind[at] = program.snat_kind[argument]
                 outcome.snat_source[at] = program.snat_address[argument]
+                if program.nat_ranges:
+                    ends = [column[at] for column in (self.packets.source, self.packets.destination)]
+                    port = self.packets.source_port[at]
+                    outcome.snat_source[at] = source_after(program, argument, ends[0], ends[1], port)
                 outcome.snat_port_first[at] = program.snat_port_first[argument]
                 outcome.snat_port_last[at] = program.snat_port_last[argument]
                 outcome.snat_random_fully[at] = program.snat_random_fully[argument]
+
+    def _destination_after(self, at: Any, argument: Words) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        packets = self.packets
+        return destination_after(
+            self.program, argument, packets.source[at], packets.destination[at], packets.destination_port[at],
+            packets.connection[at], packets.host[at], self.seed,
+        )  # fmt: skip
 
     def _dispatch(self, rows: Rows, pcs: Words) -> None:
         program, packets = self.program, self.packets

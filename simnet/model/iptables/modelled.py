@@ -8,6 +8,7 @@ Source: iptables-extensions(8).
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ ADDRESS_TYPES = ("UNICAST", "LOCAL", "MULTICAST", "BROADCAST")
 CONNTRACK_STATES = ("NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED", "SNAT", "DNAT")
 SENT_PROTOCOLS = frozenset({6, 17, 132})  # of the packets that simnet sends
 LARGEST_RANGE = 1 << 16  # addresses that one DNAT or SNAT may choose from
+LARGEST_RANDOM_PORTS = 1 << 10  # ports that one DNAT may draw from: `trace --all` tells each
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,20 @@ def unmodelled_target(target: Target | None) -> str | None:
         case Verdict() if target.name not in ("ACCEPT", "DROP", "RETURN"):
             return f"target {target.name}"
         case Dnat() | Snat() if target.last_address not in (None, target.address):
-            return f"{type(target).__name__.upper()} to a range of addresses"
-        case Dnat() if target.ports and target.ports[0] != target.ports[1]:
-            return "DNAT to a range of ports"
+            return _unmodelled_range(type(target).__name__.upper(), str(target.address), str(target.last_address))
+        case Dnat() if target.ports and "--random" in target.options:
+            if target.ports[1] - target.ports[0] >= LARGEST_RANDOM_PORTS:
+                return f"DNAT --random to more than {LARGEST_RANDOM_PORTS} ports"
+    return None
+
+
+def _unmodelled_range(name: str, first_text: str, last_text: str) -> str | None:
+    first, last = ipaddress.ip_address(first_text), ipaddress.ip_address(last_text)
+    size = int(last) - int(first) + 1
+    if size < 1:
+        return f"{name} to a range that ends before it begins"
+    if size > LARGEST_RANGE:
+        return f"{name} to a range of more than {LARGEST_RANGE} addresses"
+    if int(first) >> 32 != int(last) >> 32:
+        return f"{name} to a range that crosses a /96"
     return None

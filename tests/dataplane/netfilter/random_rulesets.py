@@ -87,6 +87,10 @@ def target(rng, below, table):
     if table == "nat":
         choices += [rs.Dnat("10.0.0.2", (8080, 8080)), rs.Dnat("10.0.1.1", None),
                     rs.Dnat(None, (90, 90), redirect=True),
+                    rs.Dnat("10.0.0.2", (8000, 8009), (), "10.0.0.14"), rs.Dnat("10.0.0.2", (70, 90), ("--random",)),
+                    rs.Dnat("10.0.0.2", None, ("--persistent",), "10.0.0.4"), rs.Dnat(None, (80, 85), redirect=True),
+                    rs.Snat("10.0.0.1", None, (), "10.0.0.9"), rs.Snat("10.0.3.0", (1, 2), ("--random",), "10.0.3.6"),
+                    rs.Masquerade(False, None, True),
                     rs.Masquerade(True, (1024, 2048)), rs.Snat("192.168.0.1", (1, 2), ("--random-fully",))]  # fmt: skip
     if below and rng.random() < 0.5:
         return rs.Jump(rng.choice(below), rng.random() < 0.2)
