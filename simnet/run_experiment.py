@@ -229,8 +229,10 @@ def _cluster_key(planned: PlannedRun, keys: dict[tuple[int, int], str]) -> str:
     identity = (id(scenario.cluster), id(clients))
     if identity not in keys:
         keys[identity] = digest_of((scenario.cluster, clients.origin, clients.count, clients.addresses))
-    seed = planned.seed if scenario.cluster.placement is Placement.RANDOM else None
-    return f"{keys[identity]}/{scenario.run.statistic_mode}/{seed}"
+    changes = bool(scenario.events or scenario.failures)  # timers are drawn from the seed
+    seed = planned.seed if changes or scenario.cluster.placement is Placement.RANDOM else None
+    timeline = digest_of((scenario.events, scenario.failures, scenario.run.duration_ps)) if changes else ""
+    return f"{keys[identity]}/{scenario.run.statistic_mode}/{seed}/{timeline}"
 
 
 def sweep_value(value: object) -> SweepValue:

@@ -125,7 +125,7 @@ def cluster_spec(model: ClusterModel, version: str, reading: Reading, path: Fiel
         nodes=nodes,
         kube_proxy=kube_proxy,
         calico=calico,
-        fabric=fabric_of(model, nodes, network_length),
+        fabric=fabric_of(model, nodes, network_length, reading, path),
         cpu=cpu_of(model.cpu),
         queues=model.queues,
         placement=placement,

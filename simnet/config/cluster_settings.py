@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from simnet.config.documents import FieldPath
-from simnet.config.experiment_models import ClusterModel, CpuModel, KubeProxyModel
+from simnet.config.experiment_models import ClusterModel, CpuModel, KubeProxyModel, NodeBgpModel
 from simnet.config.kubernetes_fields import parse_cidr
 from simnet.config.kubernetes_source import describe
 from simnet.config.reading import Reading
-from simnet.model.calico import CalicoSettings, Encapsulation, FabricMode, FabricSettings, Mode, Wiring
+from simnet.model.calico import BgpTimers, CalicoSettings, Encapsulation, FabricMode, FabricSettings, Mode, Wiring
 from simnet.model.fabric import Ecmp
 from simnet.model.kube_proxy import (
     DetectLocalConfiguration,
@@ -100,6 +100,24 @@ def calico_of(model: ClusterModel, pools: tuple[str, ...], reading: Reading, pat
         service_load_balancer_aggregation=calico.service_load_balancer_aggregation == "Enabled",
         num_allowed_local_as_numbers=calico.num_allowed_local_as_numbers,
         version=(major, minor, patch),
+        bgp=_timers(calico.bgp, reading, (*path, "calico", "bgp")),
+    )
+
+
+def _timers(model: NodeBgpModel, reading: Reading, path: FieldPath) -> BgpTimers:
+    if model.keepalive_time is not None and model.keepalive_time >= model.hold_time:
+        found = "no shorter than the hold time"
+        reading.refuse((*path, "keepaliveTime"), found, "a third of holdTime or less", "raise holdTime or leave it out")
+    return BgpTimers(
+        hold_ps=model.hold_time,
+        keepalive_ps=model.keepalive_time,
+        connect_delay_ps=model.connect_delay_time,
+        connect_retry_ps=model.connect_retry_time,
+        restart_ps=model.graceful_restart,
+        is_helper=model.graceful_restart_helper,
+        bfd_interval_ps=model.bfd,
+        bfd_multiplier=model.bfd_multiplier,
+        carrier_ps=model.link_down_detection,
     )
 
 
@@ -111,7 +129,9 @@ def encapsulations_of(pools: Iterable[str], ipip_mode: str, vxlan_mode: str) -> 
     return tuple(Encapsulation(pool, kind, mode) for pool in pools if ":" not in pool)
 
 
-def fabric_of(model: ClusterModel, nodes: tuple[NodeSpec, ...], network_length: int | None) -> FabricSettings:
+def fabric_of(
+    model: ClusterModel, nodes: tuple[NodeSpec, ...], network_length: int | None, reading: Reading, path: FieldPath
+) -> FabricSettings:
     """Return the settings of `fabric:`; `network_length` is that of the nodes' subnet."""
     fabric = model.fabric
     networks: tuple[str, ...] = ()
@@ -124,6 +144,7 @@ def fabric_of(model: ClusterModel, nodes: tuple[NodeSpec, ...], network_length: 
         node_networks=() if fabric.leaves and fabric.mode == "bridged" else networks,
         router_addresses=tuple(fabric.router_addresses),
         switch_as_number=fabric.switch_as_number,
+        bgp=_timers(fabric.bgp, reading, (*path, "fabric", "bgp")),
         link_rate_bps=fabric.link.rate,
         link_delay_ps=fabric.link.delay,
         client_link_rate_bps=fabric.client_link.rate,

@@ -19,6 +19,7 @@ from simnet.config.cluster_file import cluster_spec
 from simnet.config.digests import digest_of
 from simnet.config.documents import Document, FieldPath, gather_documents
 from simnet.config.entries import check_entry
+from simnet.config.events import events_of
 from simnet.config.experiment_models import (
     ClientsModel,
     ClusterModel,
@@ -263,8 +264,6 @@ class _Loading:
             self.reading.refuse(
                 ("variants",), "no variant", "at least one variant", "add {entry: NodePort, service: NAME}"
             )
-        if base.events:
-            self.reading.refuse(("events",), "events", "none", "events are not modelled yet")
 
     def _points(self, base: ExperimentModel) -> list[_Point]:
         names: list[str] = []
@@ -328,6 +327,7 @@ class _Loading:
         cluster = cluster_spec(model.cluster, model.kubernetes, self.reading, ("cluster",))
         workload = workload_of(model.workload, self.reading, ("workload",))
         run = run_spec(model.run, self.reading, ("run",))
+        events, failures = events_of(model.events, self.reading, model.run.duration)
         if cluster is None or workload is None:
             return []
         runs: list[PlannedRun] = []
@@ -336,7 +336,7 @@ class _Loading:
             variant = variant_of(name, variant_model, workload, self.reading, path)
             if variant is None or not check_entry(variant, cluster, workload, self.reading, path):
                 continue
-            scenario = Scenario(cluster, workload, variant, run, model.record)
+            scenario = Scenario(cluster, workload, variant, run, model.record, events, failures)
             # How often and from which seed a scenario is repeated is no part of it; where it stands in the sweep is,
             # since the run's rows say so.
             identity = digest_of((replace(scenario, run=replace(run, repeat=1, seed=0)), point.values))

@@ -29,6 +29,7 @@ from simnet.config.quantities import (
     Skew,
 )
 from simnet.model.workload import Constant
+from simnet.units import PS_PER_MS, PS_PER_S
 
 
 class FileModel(BaseModel):
@@ -186,6 +187,32 @@ class KubeProxyModel(FileModel):
 EncapsulationMode = Literal["Always", "CrossSubnet", "Never"]
 
 
+def _or_none(value: object) -> object:
+    return None if value == "none" else value
+
+
+class NodeBgpModel(FileModel):
+    """`calico.bgp:`, the nodes' speakers; BIRD's defaults and Calico's."""
+
+    hold_time: PositiveDuration = 240 * PS_PER_S
+    keepalive_time: PositiveDuration | None = None
+    connect_delay_time: PositiveDuration = 2 * PS_PER_S
+    connect_retry_time: PositiveDuration = 5 * PS_PER_S
+    graceful_restart: Annotated[PositiveDuration | None, BeforeValidator(_or_none)] = 120 * PS_PER_S
+    graceful_restart_helper: bool = True
+    bfd: Annotated[PositiveDuration | None, BeforeValidator(_or_none)] = None
+    bfd_multiplier: Annotated[int, _count(1, 255)] = 3
+    link_down_detection: PositiveDuration = 50 * PS_PER_MS
+
+
+class SwitchBgpModel(NodeBgpModel):
+    """`fabric.bgp:`, the switches' speakers."""
+
+    hold_time: PositiveDuration = 180 * PS_PER_S
+    graceful_restart: Annotated[PositiveDuration | None, BeforeValidator(_or_none)] = None
+    graceful_restart_helper: bool = False
+
+
 class CalicoModel(FileModel):
     """`calico:`, Calico's own names where it has them."""
 
@@ -205,6 +232,7 @@ class CalicoModel(FileModel):
     service_load_balancer_aggregation: Literal["Enabled", "Disabled"] = "Enabled"
     num_allowed_local_as_numbers: Annotated[int, Field(alias="numAllowedLocalASNumbers"), _count(0, 10)] = 0
     version: Text = "3.32"
+    bgp: NodeBgpModel = NodeBgpModel()
 
 
 class LinkModel(FileModel):
@@ -266,6 +294,7 @@ class FabricModel(FileModel):
     mtu: Annotated[int, _count(576, 65535)] = 1500
     ecmp: EcmpModel = EcmpModel()
     node_ecmp: NodeEcmpModel = NodeEcmpModel()
+    bgp: SwitchBgpModel = SwitchBgpModel()
     switch_as_number: AsNumber = 65001
     router_addresses: list[Address] = []
 
@@ -280,10 +309,6 @@ class CpuModel(FileModel):
     new: Duration | None = None
     per_rule: Duration | None = None
     per_endpoint_rule: Duration | None = None
-
-
-def _or_none(value: object) -> object:
-    return None if value == "none" else value
 
 
 Placement = Literal["spread", "packed", "random"] | dict[str, dict[str, Annotated[int, _count(0, 100000)]]]
@@ -380,6 +405,28 @@ class ExpectModel(FileModel):
     variant: Text | None = None
 
 
+class FailureModel(FileModel):
+    """`every:` of an event."""
+
+    mtbf: PositiveDuration
+    mttr: PositiveDuration
+
+
+class EventModel(FileModel):
+    """One entry of `events:`."""
+
+    do: Text
+    at: Duration | None = None
+    every: FailureModel | None = None
+    for_: Annotated[PositiveDuration | None, Field(alias="for")] = None
+    node: Text | list[Text] | None = None
+    link: list[Text] | Literal["any"] | None = None
+    bgp: Text | list[Text] | None = None
+    peer: list[Text] | None = None
+    block: Cidr | None = None
+    name: Text | None = None
+
+
 class ExperimentModel(FileModel):
     """An experiment file."""
 
@@ -393,7 +440,7 @@ class ExperimentModel(FileModel):
     sweep: dict[str, list[Any]] = {}
     run: RunModel
     record: Literal["packets", "flows", "summary"] = "flows"
-    events: list[Any] = []
+    events: list[EventModel] = []
     expect: list[ExpectModel] = []
 
 

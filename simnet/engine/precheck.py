@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from simnet.engine.materialise import PlacedObjects, placed_objects
+from simnet.engine.failures import unknown_subjects
+from simnet.engine.materialise import PlacedObjects, materialise, placed_objects
 from simnet.engine.simulate import prepare
 from simnet.errors import InputError, Position, Problem
+from simnet.model.events import Event, RandomFailures
 from simnet.model.scenario import PlannedRun
 from simnet.model.workload import ClientOrigin, ClientPopulation, Workload
 from simnet.workload.generation import generator
@@ -38,6 +40,7 @@ def problems_of(runs: Sequence[PlannedRun]) -> list[Problem]:
             else:
                 problems += _missing_clients(clients, ready)
                 problems += _uncompilable(run)
+                problems += _unknown_subjects(run)
         if id(scenario.workload) not in drawn:
             drawn.add(id(scenario.workload))
             problems += _undrawable(scenario.workload)
@@ -81,6 +84,21 @@ def _uncompilable(run: PlannedRun) -> Iterable[Problem]:
             prepare(run.scenario, seed=run.seed)
         except InputError as error:
             yield from _counted(error.problems)
+
+
+def _unknown_subjects(run: PlannedRun) -> Iterable[Problem]:
+    """What events name that is not there, and what cannot go with them."""
+    scenario = run.scenario
+    events: list[Event | RandomFailures] = [*scenario.events, *scenario.failures]
+    if not events:
+        return
+    clients = scenario.variant.clients or scenario.workload.clients
+    yield from unknown_subjects(materialise(scenario.cluster, clients=clients, seed=run.seed), events)
+    if scenario.has_queues:
+        yield Problem(
+            Position(""), "events", "events in a run with queues", "one of the two",
+            "remove `events`, or every key that describes a queue, a CPU or a pod's service",
+        )  # fmt: skip
 
 
 def _undrawable(workload: Workload) -> Iterable[Problem]:

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet.dataplane.path.hooks import HookState
+from simnet.engine.bgp_processes import run_control_plane
 from simnet.engine.changing import ChangingSender
 from simnet.engine.connections import Sender
+from simnet.engine.failures import random_events
 from simnet.engine.materialise import materialise
 from simnet.engine.network import CompiledCluster, compile_cluster
 from simnet.engine.processes import Timeline, client_population
@@ -20,6 +22,8 @@ from simnet.engine.shares import expected_shares
 from simnet.engine.sinks import PacketSink
 from simnet.engine.targets import callers_of, service_of, service_port, targets_of
 from simnet.errors import InputError, Position, Problem
+from simnet.model.cluster import Cluster
+from simnet.model.history import TableHistory
 from simnet.model.recording import Recording
 from simnet.model.scenario import Scenario
 from simnet.workload import generation
@@ -98,7 +102,19 @@ def prepare(scenario: Scenario, *, seed: int) -> CompiledCluster:
     """Materialise and compile a scenario's cluster: everything that stays the same while it runs."""
     clients = scenario.variant.clients or scenario.workload.clients
     cluster = materialise(scenario.cluster, clients=clients, seed=seed)
-    return compile_cluster(cluster, scenario.cluster, seed=seed, statistic_mode=scenario.run.statistic_mode)
+    return compile_cluster(
+        cluster, scenario.cluster, seed=seed, statistic_mode=scenario.run.statistic_mode,
+        history=history_of(scenario, cluster, seed=seed),
+    )  # fmt: skip
+
+
+def history_of(scenario: Scenario, cluster: Cluster, *, seed: int) -> TableHistory | None:
+    """Return how the tables change while the scenario runs; None: they stay as they are."""
+    events = (*scenario.events, *random_events(scenario.failures, cluster, scenario.run.duration_ps, seed))
+    if not events:
+        return None
+    ordered = sorted(events, key=lambda event: event.at_ps)
+    return run_control_plane(cluster, scenario.cluster, ordered, until_ps=scenario.run.duration_ps, seed=seed)
 
 
 def _undrawable(error: ValueError) -> Problem:

@@ -12,6 +12,7 @@ from enum import Enum
 from simnet.errors import Position, Problem
 from simnet.model.calico import CalicoNode, CalicoSettings, FabricSettings
 from simnet.model.cluster import Block
+from simnet.model.events import Event, RandomFailures
 from simnet.model.iptables.modelled import LeftOutRule
 from simnet.model.iptables.ruleset import Family
 from simnet.model.kube_proxy import KubeProxyConfiguration
@@ -135,6 +136,8 @@ class Scenario:
     variant: Variant
     run: RunSpec
     record: str = "flows"  # "packets", "flows" or "summary"
+    events: tuple[Event, ...] = ()  # in order of time
+    failures: tuple[RandomFailures, ...] = ()
 
     @property
     def has_queues(self) -> bool:

@@ -1,0 +1,99 @@
+"""The `events:` of an experiment file: what happens while traffic runs, once at an instant or at random.
+
+Whether the boxes and wires that they name exist is asked by the engine, which knows the cluster's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from simnet.config.documents import FieldPath
+from simnet.config.experiment_models import EventModel
+from simnet.config.reading import Reading
+from simnet.model.events import Event, EventKind, RandomFailures
+
+# What is named -> what it may do -> the event
+KINDS: dict[str, dict[str, EventKind]] = {
+    "node": {"die": EventKind.NODE_DIES},
+    "link": {"down": EventKind.LINK_DOWN, "silent": EventKind.LINK_SILENT},
+    "bgp": {
+        "stop": EventKind.BGP_STOPS,
+        "kill": EventKind.BGP_KILLED,
+        "freeze": EventKind.BGP_FREEZES,
+        "restart": EventKind.BGP_RESTARTS,
+    },
+    "peer": {"remove": EventKind.PEER_REMOVED},
+    "block": {"claim": EventKind.BLOCK_CLAIMED},
+}
+PAIRS = ("link", "peer")  # two names each
+
+
+def events_of(
+    models: Sequence[EventModel], reading: Reading, duration_ps: int
+) -> tuple[tuple[Event, ...], tuple[RandomFailures, ...]]:
+    """Return the scripted events in order of time, and the random ones; what is wrong is reported."""
+    scripted: list[Event] = []
+    random: list[RandomFailures] = []
+    for number, model in enumerate(models):
+        path: FieldPath = ("events", number)
+        what = _named(model, reading, path)
+        if what is None:
+            continue
+        kind = KINDS[what].get(model.do)
+        if kind is None:
+            known = ", ".join(KINDS[what])
+            reading.refuse((*path, "do"), model.do, f"what a {what} may do: {known}", "choose one of those")
+            continue
+        subjects = _subjects(model, what, reading, path)
+        if subjects is None:
+            continue
+        if (model.at is None) == (model.every is None):
+            reading.refuse(path, "both" if model.at is not None else "neither", "one of at, every",
+                           "write `at: 10s`, or `every: {mtbf: 60s, mttr: 5s}`")  # fmt: skip
+        elif model.every is not None:
+            if model.for_ is not None:
+                reading.refuse((*path, "for"), "for", "no such key beside `every`", "its `mttr` says how long")
+            where = reading.document.locate(path)
+            random.append(RandomFailures(kind, subjects, model.every.mtbf, model.every.mttr, where))
+        elif not subjects:
+            reading.refuse((*path, what), "any", "a name", "`any` goes with `every`")
+        else:
+            assert model.at is not None
+            if model.at >= duration_ps:
+                reading.refuse((*path, "at"), "after the end", "a time before run.duration", "let it happen earlier")
+            until_ps = None if model.for_ is None else model.at + model.for_
+            where = reading.document.locate(path)
+            scripted += [Event(model.at, kind, subject, until_ps, model.name or "", where) for subject in subjects]
+    return tuple(sorted(scripted, key=lambda event: event.at_ps)), tuple(random)
+
+
+def _named(model: EventModel, reading: Reading, path: FieldPath) -> str | None:
+    named = [what for what in KINDS if getattr(model, what) is not None]
+    if "block" in named and "node" in named:
+        named.remove("node")  # a block is claimed by a node
+    if len(named) != 1:
+        reading.refuse(
+            path, " and ".join(named) or "nothing that it happens to", "one of node, link, bgp, peer, block",
+            "say to what it happens, for example `node: node-2`",
+        )  # fmt: skip
+        return None
+    return named[0]
+
+
+def _subjects(model: EventModel, what: str, reading: Reading, path: FieldPath) -> tuple[tuple[str, ...], ...] | None:
+    """What it happens to, one after the other; empty: all there are."""
+    value: Any = getattr(model, what)
+    if what == "block":
+        if not isinstance(model.node, str):
+            reading.refuse(path, "no node", "the node that claims the block", "add `node: NAME`")
+            return None
+        return ((model.node, value),)
+    if value == "any":
+        return ()
+    if what in PAIRS:
+        if not isinstance(value, list) or len(value) != 2:
+            reading.refuse((*path, what), str(value), "two names", f"for example {what}: [tor, node-2]")
+            return None
+        return ((str(value[0]), str(value[1])),)
+    return tuple((name,) for name in ([value] if isinstance(value, str) else value))

@@ -1,0 +1,88 @@
+"""Events that come by themselves, and whether those that a file names exist: what takes the cluster to know.
+
+Modelled: exponential times to failure and to repair, each subject by itself, up again at the start of the run.
+Source: docs/models/events.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+
+import numpy as np
+
+from simnet import exact_math, random_streams
+from simnet.errors import Problem
+from simnet.model.cluster import Cluster
+from simnet.model.events import Event, EventKind, RandomFailures
+from simnet.model.fabric import DeviceKind
+
+LINKS = (EventKind.LINK_DOWN, EventKind.LINK_SILENT)
+MOST_EVENTS = 100_000  # of one kind: a mean of picoseconds would never end
+
+
+def random_events(
+    failures: Sequence[RandomFailures], cluster: Cluster, duration_ps: int, seed: int
+) -> tuple[Event, ...]:
+    """Return the failures of a run in order of time: a function of the seed and each subject's place alone."""
+    found: list[Event] = []
+    for kind_number, each in enumerate(failures):
+        subjects = each.subjects or tuple(_all(cluster, each.kind))
+        for number, subject in enumerate(subjects):
+            found += _of_subject(each, subject, seed, np.uint64(kind_number * 2**32 + number), duration_ps)
+    return tuple(sorted(found, key=lambda event: event.at_ps))
+
+
+def _of_subject(
+    failures: RandomFailures, subject: tuple[str, ...], seed: int, stream: np.uint64, duration_ps: int
+) -> Iterator[Event]:
+    now_ps = 0
+    for draw in range(MOST_EVENTS):
+        up_ps = _exponential(seed, "events/failure", stream, draw, failures.mean_time_between_failures_ps)
+        down_ps = _exponential(seed, "events/repair", stream, draw, failures.mean_time_to_repair_ps)
+        now_ps += up_ps
+        if now_ps >= duration_ps:
+            return
+        yield Event(now_ps, failures.kind, subject, now_ps + down_ps, position=failures.position)
+        now_ps += down_ps
+
+
+def _exponential(seed: int, purpose: str, stream: np.uint64, draw: int, mean_ps: int) -> int:
+    bits = random_streams.bits(seed, purpose, np.array([stream], np.uint64), draw)
+    drawn = -exact_math.log(random_streams.open_unit_interval(bits))
+    return max(1, int(float(drawn[0]) * mean_ps))
+
+
+def _all(cluster: Cluster, kind: EventKind) -> Iterator[tuple[str, ...]]:
+    devices = {device.name for device in cluster.fabric.devices if device.kind is not DeviceKind.CLIENTS}
+    if kind in LINKS:
+        yield from ((link.a, link.b) for link in cluster.fabric.links if {link.a, link.b} <= devices)
+    else:
+        yield from ((node.name,) for node in cluster.nodes)
+
+
+def unknown_subjects(cluster: Cluster, events: Sequence[Event | RandomFailures]) -> Iterator[Problem]:
+    """Yield what events name that the cluster does not have."""
+    nodes = [node.name for node in cluster.nodes]
+    speakers = [d.name for d in cluster.fabric.devices if d.kind is not DeviceKind.CLIENTS]
+    devices = [device.name for device in cluster.fabric.devices]
+    wires = {frozenset((link.a, link.b)) for link in cluster.fabric.links}
+    for event in events:
+        known = devices if event.kind in LINKS else speakers
+        if event.kind in (EventKind.NODE_DIES, EventKind.BLOCK_CLAIMED):
+            known = nodes
+        subjects = (event.subject,) if isinstance(event, Event) else event.subjects
+        for subject in subjects:
+            names = subject[:1] if event.kind is EventKind.BLOCK_CLAIMED else subject
+            wrong = [name for name in names if name not in known]
+            for name in wrong:
+                near = get_close_matches(name, known, n=1, cutoff=0.5)
+                few = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+                fix = f"did you mean {near[0]}?" if near else "correct the name"
+                yield Problem(event.position, "events", name, f"one of the cluster's: {few}", fix)
+            if event.kind in LINKS and not wrong and frozenset(subject) not in wires:
+                beside = sorted({end for wire in wires if subject[0] in wire for end in wire} - {subject[0]})
+                expected = f"a wire; {subject[0]} has one to {', '.join(beside[:8]) or 'nobody'}"
+                yield Problem(
+                    event.position, "events", f"link {' '.join(subject)}", expected, "name both ends of a wire"
+                )
