@@ -9,8 +9,10 @@ Source: what iptables 1.4 to 1.8.9 printed; moby's documentation and issue repor
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from simnet.model.iptables import pasted_text
 from simnet.model.iptables.listing_words import read_extras
 from simnet.model.iptables.parser_errors import RuleError
 from simnet.model.iptables.parser_rule import RuleParts, RuleReader
@@ -28,6 +30,8 @@ _RULE = re.compile(
     r"[ \t]*(?:(?P<packets>\d{1,20}[KMGT]?)[ \t]+(?P<bytes>\d{1,20}[KMGT]?)[ \t]+)?(?:(?P<target>[^\s/]\S*)[ \t]+)??"
     r"(?P<protocol>!?[\w-]{1,20})[ \t]+(?P<opt>--|-f|!f)[ \t]+(?P<rest>\S.*)$"
 )
+_COUNTED = re.compile(r"[ \t]*\d{1,20}[KMGT]?[ \t]+\d{1,20}[KMGT]?[ \t]+\S")
+_HEADER_BEGUN = re.compile(r"[ \t]*(?:num +)?(?:pkts +bytes +)?target +prot +opt\b")
 _SCALE = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _NAMES = {
     "localhost": "127.0.0.1",
@@ -65,6 +69,7 @@ def parse_listing(text: str, *, file: str, family: Family | None = None) -> Pars
         family = Family.IPV6 if re.search(r"[ !]::/0|[ !][0-9a-f]{1,4}:[0-9a-f:]{0,40}:", text) else Family.IPV4
         if family is Family.IPV6 and re.search(r"[ !]0\.0\.0\.0/0 ", text):
             family = Family.IPV4
+    text = text.replace("\t", " ")
     draft = Draft(file, family, "listing")
     reader = RuleReader(family)
     rounded = False
@@ -93,10 +98,19 @@ def _blocks(text: str, draft: Draft) -> list[_ChainBlock]:
     block: _ChainBlock | None = None
     around = 0
     says: str | None = None
-    for number, raw in enumerate(text.split("\n"), 1):
+    is_parted = False  # by a blank line from the chain above
+    for number, raw, joined in _unwrapped(text.split("\n")):
         line = raw.strip(" \t\r")
         if not line:
+            is_parted = True
+            continue
+        if joined:
+            draft.note(number, f"the line goes on over {joined + 1} lines; joined")
+        if is_parted and block is not None and not (_is_rule(raw, block) or _HEADER.match(raw)):
             block = None
+        is_parted = False
+        if line[0] == "#" and (warning := pasted_text.legacy_warning(line)) is not None:
+            draft.note(number, warning)
             continue
         chain = _CHAIN.match(raw) if "Chain " in raw else None
         if chain is not None:
@@ -109,12 +123,21 @@ def _blocks(text: str, draft: Draft) -> list[_ChainBlock]:
                               "paste the listing from its line `Chain ...` on"))  # fmt: skip
             else:
                 around += 1
-                if len(line) < 1000 and (said := _SAYS_TABLE.search(line)) is not None:
+                if (command := pasted_text.command(line)) is not None and command.form == "listing":
+                    says = command.table
+                elif len(line) < 1000 and (said := _SAYS_TABLE.search(line)) is not None:
                     says = said[1] or said[2]
         elif not block.rules and (header := _HEADER.match(raw)) is not None:
             block.numbered, block.verbose = header[1] is not None, header[3] is not None
         elif _is_rule(raw, block):
             block.rules.append((number, raw))
+        elif pasted_text.is_around(line) or pasted_text.command(line) is not None:
+            around += 1
+            command = pasted_text.command(line)
+            if command is not None and command.form == "listing":
+                says = command.table
+        elif pasted_text.is_elided(line):
+            draft.note(number, "the author left lines out here")
         elif block.rules:
             at, before = block.rules[-1]
             if len(before) < 4000:
@@ -129,6 +152,54 @@ def _blocks(text: str, draft: Draft) -> list[_ChainBlock]:
     if around:
         draft.note(0, f"{around} lines around the listings are passed over")
     return blocks
+
+
+def _unwrapped(lines: list[str]) -> Iterator[tuple[int, str, int]]:
+    """Yield the lines with their numbers, those that a terminal broke joined, and how many more they went over.
+
+    A broken line is as wide as the widest, or ends before the column `destination` that every rule and header has.
+    """
+    width = max(map(len, lines))
+    at = 0
+    while at < len(lines):
+        number, line, last, joined = at + 1, lines[at], lines[at], 0
+        at += 1
+        while at < len(lines) and joined < 8 and line.strip():
+            is_full = len(last) == width
+            is_open = line.rfind("/* ") > line.rfind(" */")
+            if not (is_full or _is_begun(line)) or (_begins(lines[at]) and not (is_full and is_open)):
+                break
+            last = lines[at]
+            apart = f"{line.rstrip()} {last.lstrip()}"
+            line = line + last if is_full and not (_HEADER_BEGUN.match(line) and _HEADER.match(apart)) else apart
+            joined += 1
+            at += 1
+        yield number, line, joined
+
+
+def _is_begun(line: str) -> bool:
+    """Whether a line is a header or a rule with counters that lacks columns."""
+    if _HEADER_BEGUN.match(line):
+        return _HEADER.match(line) is None
+    if _COUNTED.match(line) is None:
+        return False
+    found = _RULE.match(re.sub(r"^[ \t]*\d+(?=[ \t]+\d+[KMGT]?[ \t]+\d+[KMGT]?[ \t])", "", line, count=1))
+    return found is None or len(found["rest"].split(None, 4)) < 4
+
+
+def _begins(line: str) -> bool:
+    """Whether a line cannot be the rest of the one above it."""
+    words = line.strip()
+    return (
+        not words
+        or _CHAIN.match(line) is not None
+        or _HEADER_BEGUN.match(line) is not None
+        or _COUNTED.match(line) is not None
+        or _RULE.match(line) is not None
+        or pasted_text.is_around(words)
+        or pasted_text.is_elided(words)
+        or pasted_text.command(words) is not None
+    )
 
 
 def _is_rule(line: str, block: _ChainBlock) -> bool:
