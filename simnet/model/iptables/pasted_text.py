@@ -2,7 +2,8 @@
 
 Issue reports and support bundles hold rules between shell prompts, Markdown fences, prose and messages of kubectl,
 behind line numbers or quote marks, several commands in one text. `tidy` takes off what stands before every line,
-`stretches` cuts a text where another command's output begins, `is_around` and `is_elided` tell single lines. Line numbers stay.
+`stretches` cuts a text where another command's output begins, `is_around` and `is_elided` tell single lines. Line
+numbers stay.
 Source: pasted rules of public issue reports; what iptables 1.4 to 1.8.9, grep -n, cat -n and kubectl print.
 """
 
@@ -27,7 +28,7 @@ _BEGINS = re.compile(
 _NUMBER = re.compile(r"[ \t]*(\d{1,8})(?:[:\t]|-(?=[-:*#\[C \t\d])| +(?=\S)|[ \t]*$)")
 _FILE = re.compile(r"([\w./@+~-]*\w):(?:\d{1,8}:)?(?=-[A-Z] |:\S+ |\*[a-z]+[ \t]*$|# |COMMIT|\[\d+:\d+\] -|Chain )")
 _QUOTE = re.compile(r"[ \t]*>(?: ?>)* ?")
-_SAMPLE_LINES = 400
+_LONGEST_MARK = 400  # characters of a line that is a prompt, a message or a mark for lines left out
 
 _HOST = r"\[?[\w.+-]{1,60}@(?P<host>[\w.-]{1,80})"
 _PROMPT = rf"(?:{_HOST}[^\n$#%>]{{0,120}}[$#%>]+|[\w.:~/ \\()-]{{0,80}}[$#%>❯]+|➜[ ]+\S+|\++)"
@@ -38,9 +39,9 @@ _PROMPT_AND_COMMAND = re.compile(rf"(?:{_HOST}[^\n$#%>]{{0,120}}[$#%>]+|[\w.~/-]
 _MESSAGES = re.compile(
     r"Defaulted container |Defaulting container name |Use 'kubectl describe |Unable to use a TTY "
     r"|command terminated with|Connection to \S+ closed|logout$|exit$|\[sudo\] password|sudo: "
-    r"|Another app is currently holding |Warning: |WARNING: |Last login: |iptables v1\.|ip6tables v1\.|modprobe: |Starting pod/"
-    r"|Creating debugging pod |If you don't see a command|Removing debugging pod |Welcome to |pod \"\S+\" deleted|Temporary namespace "
-    r"|(?:real|user|sys)\s+\d+m"
+    r"|Another app is currently holding |Warning: |WARNING: |Last login: |iptables v1\.|ip6tables v1\.|modprobe: "
+    r"|Starting pod/|Creating debugging pod |If you don't see a command|Removing debugging pod |Welcome to "
+    r"|pod \"\S+\" deleted|Temporary namespace |(?:real|user|sys)\s+\d+m"
     r"|```|~~~|</?(?:details|summary|p|pre|code|br|div)\b[^>\n]*>|\[/?(?:code|CODE|quote|pre)[^\]\n]*\]$|[=_~+]{3,}"
     r"|--+ ?(?:#.*)?$|#"
 )
@@ -81,7 +82,7 @@ def tidy(text: str) -> tuple[str, list[str]]:
         text = re.sub(r"\r+\n", "\n", text)
         if "\n" not in text:
             text = text.replace("\r", "\n")
-    if _HAS_ODD_BLANKS.search(text) is not None:
+    if (not text.isascii() or "\x1b" in text) and _HAS_ODD_BLANKS.search(text) is not None:
         mended = _ODD_BLANKS.sub(lambda found: _plain(found[0]), text)
         if mended != text:
             notes.append("no-break blanks, invisible characters or terminal colours are taken off")
@@ -111,12 +112,12 @@ def _stands_before_all(pattern: re.Pattern[str], text: str) -> bool:
         return False
     seen: list[re.Match[str]] = []
     begun = 0
-    for number, line in enumerate(text.split("\n")):
+    for line in text.split("\n"):
         if not line.strip() or line == "--":
             continue
         found = pattern.match(line)
         if found is None:
-            if number < _SAMPLE_LINES * 1000 and _BEGINS.match(line):
+            if _BEGINS.match(line):
                 return False
             continue
         seen.append(found)
@@ -165,7 +166,7 @@ def legacy_warning(line: str) -> str | None:
 
 def is_around(line: str) -> bool:
     """Whether a line (stripped) is a prompt, a fence, a tag or a message that terminals show between rules."""
-    return (
+    return len(line) <= _LONGEST_MARK and (
         _MESSAGES.match(line) is not None
         or _BARE_PROMPT.match(line) is not None
         or _PROMPT_AND_COMMAND.match(line) is not None
@@ -174,7 +175,7 @@ def is_around(line: str) -> bool:
 
 def is_elided(line: str) -> bool:
     """Whether a line (stripped) stands for lines that its author left out."""
-    return _ELIDED.match(line) is not None
+    return len(line) <= _LONGEST_MARK and _ELIDED.match(line) is not None
 
 
 _TABLE_OR_CHAIN = re.compile(r"\n[ \t]*(?:\*[a-z]|Chain )")

@@ -395,7 +395,7 @@ def _goes_on(line: str) -> bool:
 _NOT_A_RULE = 1_000_000
 _LIKE_A_RULE = re.compile(
     r" -[jgmpsdio] |--(?:comment|[ds]ports?|to-|ctstate|mode|probability|name|mask)|\[\d+:\d+\]|^-|^:"
-    r"|\S+ +(?:--|-f|!f) +\S"
+    r"| (?:--|-f|!f) +\S"
 )
 _HOOKS = frozenset(BUILT_IN_CHAINS["mangle"])
 
