@@ -30,6 +30,11 @@ _RULE = re.compile(
     r"[ \t]*(?:(?P<packets>\d{1,20}[KMGT]?)[ \t]+(?P<bytes>\d{1,20}[KMGT]?)[ \t]+)?(?:(?P<target>[^\s/]\S*)[ \t]+)??"
     r"(?P<protocol>!?[\w-]{1,20})[ \t]+(?P<opt>--|-f|!f)[ \t]+(?P<rest>\S.*)$"
 )
+_NO_OPTIONS = re.compile(  # ip6tables before 1.8.6 left the column `opt` blank
+    r"^(?!.* (?:--|-f|!f) )(?!Chain )([ ]*(?:\d+ +)?(?:\d+[KMGT]? +\d+[KMGT]? +)?(?:[^\s/]\S* +)??"
+    r"!?(?:all|tcp|udp|udplite|sctp|dccp|icmp|icmpv6|ipv6-icmp|esp|ah|gre|\d{1,3})) {3,}(?=\S+ +\S)",
+    re.MULTILINE,
+)
 _COUNTED = re.compile(r"[ \t]*\d{1,20}[KMGT]?[ \t]+\d{1,20}[KMGT]?[ \t]+\S")
 _HEADER_BEGUN = re.compile(r"[ \t]*(?:num +)?(?:pkts +bytes +)?target +prot +opt\b")
 _SCALE = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -70,6 +75,8 @@ def parse_listing(text: str, *, file: str, family: Family | None = None) -> Pars
         if family is Family.IPV6 and re.search(r"[ !]0\.0\.0\.0/0 ", text):
             family = Family.IPV4
     text = text.replace("\t", " ")
+    if family is Family.IPV6:
+        text = _NO_OPTIONS.sub(r"\1 --  ", text)
     draft = Draft(file, family, "listing")
     reader = RuleReader(family)
     rounded = False

@@ -232,3 +232,11 @@ def test_what_is_cut_off_is_refused_or_named() -> None:
 def test_numbers_as_protocols_are_read_in_listings() -> None:
     text = LISTING.replace("all  --", "0    --").replace("tcp  --", "6    --")
     assert read(text).ruleset.tables == read(LISTING).ruleset.tables
+
+
+def test_a_listing_of_ip6tables_without_options_says_what_one_with_them_says() -> None:
+    text = LISTING.replace("192.168.1.10:6443", "[fd00::a]:6443").replace("0.0.0.0/0", "::/0     ")
+    text = text.replace("192.168.1.10", "fd00::a     ").replace("10.96.0.1", "fd00::1  ")
+    parsed = read(text)
+    assert parsed.ruleset.family is Family.IPV6
+    assert read(text.replace("  --  ", "      ")).ruleset.tables == parsed.ruleset.tables
