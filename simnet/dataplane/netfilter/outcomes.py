@@ -24,6 +24,7 @@ from simnet.dataplane.netfilter.packets import (
     OWN_ADDRESS,
     REJECT,
     STATE_DNAT,
+    STATE_NAT_DONE,
     STATE_NEW,
     PacketColumns,
 )
@@ -87,7 +88,7 @@ def exact_outcomes(
     """Return the outcomes of one packet at a hook with their probabilities, the first-chosen first; they sum to 1.
 
     Equal outcomes are one entry; with `record_rules` ways through different rules stay apart. Tables and their order as
-    in `run_hook`: nat only for state NEW, and what nat OUTPUT rewrites is seen by the chains after it.
+    in `run_hook`: nat only for state NEW before it was asked; what nat OUTPUT rewrites is seen by the chains after.
     """
     packet = _Packet(**{name: getattr(packets, name)[row].item() for name in _Packet.__slots__})
     return _hook(program, HOOK_TABLES[hook], hook, packet, int(packets.mark[row]), record_rules)
@@ -110,7 +111,7 @@ def _hook(
         following: list[tuple[Fraction, ExactOutcome, _Packet]] = []
         for probability, before, now in branches:
             unit = program.unit(now.host, table, chain)
-            is_skipped = table == "nat" and not any_state and not now.state & STATE_NEW
+            is_skipped = table == "nat" and not any_state and now.state & (STATE_NEW | STATE_NAT_DONE) != STATE_NEW
             if unit is None or is_skipped or before.verdict > ACCEPT_BY_POLICY:
                 following.append((probability, before, now))
                 continue

@@ -23,7 +23,7 @@ from simnet.dataplane.netfilter.compiler import compile_program
 from simnet.dataplane.netfilter.counters import Counters
 from simnet.dataplane.netfilter.executor import HOOK_TABLES, run_chain, run_hook
 from simnet.dataplane.netfilter.outcomes import exact_outcomes
-from simnet.dataplane.netfilter.packets import PacketColumns
+from simnet.dataplane.netfilter.packets import STATE_NAT_DONE, STATE_NEW, PacketColumns
 from simnet.dataplane.netfilter.state import NetfilterState
 from simnet.model.addresses import AddressTable
 from simnet.model.iptables.ruleset import Family
@@ -228,6 +228,18 @@ def test_frequencies_keep_to_the_exact_outcomes_within_four_sigma(cluster, seed)
     for key, probability in expected.items():
         share = float(probability)
         assert abs(seen[key] - count * share) <= 4 * sqrt(count * share * (1 - share))
+
+
+def test_exact_outcomes_ask_nat_once_a_connection_as_the_machine_does():
+    cluster, addresses = affine_cluster(10800), AddressTable()
+    program = compile_program(cluster.rulesets(), addresses, INTERFACES)
+    client, service = addresses.intern("198.51.100.7"), addresses.intern("172.30.0.1")
+    for state, ways in ((STATE_NEW, 4), (STATE_NEW | STATE_NAT_DONE, 1)):
+        packet = PacketColumns.of(1, source=client, destination=service, destination_port=80, state=state)
+        expected = exact_outcomes(program, "PREROUTING", packet)
+        assert len(expected) == ways
+        run = run_hook(program, "PREROUTING", packet, seed=1, state=NetfilterState(), counters=Counters(program))
+        assert (run.destination[0], run.verdict[0]) in {(each.destination, each.verdict) for _, each in expected}
 
 
 def test_counters_of_many_hosts_kept_sparse_are_those_kept_dense(monkeypatch):
