@@ -142,7 +142,7 @@ class Way:
     dnat_device: NDArray[np.int32]  # [n] node that first rewrote the destination; -1: none
     snat: NDArray[np.bool_]  # [n] the source was rewritten, be it to the same address
     nat_hops: NDArray[np.int16]  # [n] rewrites
-    passed_first_node: NDArray[np.bool_]  # [n] a reply came by the node that saw the request first
+    passed_first_node: NDArray[np.bool_]  # [n] a reply met the entry that the first node made of the request
     tunnel: NDArray[np.int32]  # [n] that it is in, row of ForwardingTables.tunnels; -1: none
     outer_ttl: NDArray[np.int16]  # [n] of the outer header
     outer_port: NDArray[np.int32]  # [n] its source port

@@ -492,7 +492,11 @@ class _ReplyWalk(Walk):
             self.source_to_restore[hit] = visit.original.destination[entry]
             self.port_to_restore[hit] = visit.original.destination_port[entry]
             known |= match
-        way.passed_first_node[rows[known & (way.place[rows] == self.first_node[rows])]] = True
+            # A node may hold two entries of one connection, as called and as another node translated it: the answer
+            # that meets the second does not renew the first.
+            is_first = visit.device[entry] == self.first_node[hit]
+            is_first &= self.batch.header.take(hit).equals(visit.original.take(entry))
+            way.passed_first_node[hit[is_first]] = True
         # A TCP answer (SYN-ACK) that no entry expects is INVALID; a datagram opens a connection of its own.
         unknown_state = np.where(header.protocol[rows] == 17, hooks.NEW, hooks.INVALID)
         state = np.where(known, hooks.ESTABLISHED, unknown_state).astype(np.uint8)
