@@ -86,6 +86,8 @@ MEASURES: tuple[Column, ...] = (
     Column("round_trip_p50_us", "float64", "us", "there and back of answered first packets: median"),
     Column("round_trip_p99_us", "float64", "us", "there and back of answered first packets: 99th percentile"),
     *_spread_columns(),
+    Column("pod_packets_cov", "float64", "", "coefficient of variation of request packets over pods"),
+    Column("pod_packets_max_over_mean", "float64", "", "request packets of the pod that has most, over the pods' mean"),
 )
 SHARES = tuple(column.name for column in MEASURES if column.name.endswith("_share"))
 # What a share is a share of, for the interval of one that is 0 or 1 in every repeat:
@@ -171,6 +173,10 @@ def measure_spread(load: Mapping[str, ColumnData]) -> dict[str, float]:
             "dispersion": fit.dispersion,
         }
         measures |= {f"{place}_{name}": value for name, value in figures.items()}
+    pods = _is(load, "where", "pod") if load else np.zeros(0, bool)
+    packets = _array(load, "packets")[pods].astype(np.float64) if load else np.zeros(0)
+    measures["pod_packets_cov"] = spread.coefficient_of_variation(packets)
+    measures["pod_packets_max_over_mean"] = spread.max_over_mean(packets)
     return measures
 
 

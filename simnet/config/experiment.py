@@ -36,6 +36,7 @@ from simnet.config.traffic import clients_of, run_spec, variant_of, workload_of
 from simnet.config.yaml_reader import read_yaml
 from simnet.errors import InputError, Position, Problem
 from simnet.model.scenario import Expectation, Experiment, PlannedRun, Scenario
+from simnet.units import PS_PER_S
 
 MODEL_VERSION = f"{__version__}/1"  # part of every run id: raise it when a result changes for the same input
 MAX_RUNS = 100_000
@@ -238,7 +239,10 @@ class _Loading:
         if run_model is not None:
             run_spec(run_model, self.reading, ("run",))
         workload_model = section(WorkloadModel, "workload")
-        workload = workload_of(workload_model, self.reading, ("workload",)) if workload_model is not None else None
+        duration_ps = PS_PER_S if run_model is None else run_model.duration
+        workload = None
+        if workload_model is not None:
+            workload = workload_of(workload_model, self.reading, ("workload",), duration_ps)
         clients = self.data.get("workload", {}).get("clients") if isinstance(self.data.get("workload"), dict) else None
         if workload_model is None and isinstance(clients, dict):
             self._check_clients(clients)
@@ -325,7 +329,7 @@ class _Loading:
 
     def _runs(self, point: _Point, model: ExperimentModel) -> Iterable[PlannedRun]:
         cluster = cluster_spec(model.cluster, model.kubernetes, self.reading, ("cluster",))
-        workload = workload_of(model.workload, self.reading, ("workload",))
+        workload = workload_of(model.workload, self.reading, ("workload",), model.run.duration)
         run = run_spec(model.run, self.reading, ("run",))
         events, failures = events_of(model.events, self.reading, model.run.duration)
         if cluster is None or workload is None:

@@ -21,6 +21,7 @@ from simnet.config.quantities import (
     Counts,
     Duration,
     Durations,
+    Frequency,
     OneOrMore,
     PositiveDuration,
     QueueLimit,
@@ -28,7 +29,7 @@ from simnet.config.quantities import (
     Sizes,
     Skew,
 )
-from simnet.model.workload import Constant
+from simnet.model.workload import MAX_PACKETS_PER_FLOW, Constant
 from simnet.units import PS_PER_MS, PS_PER_S
 
 
@@ -343,10 +344,20 @@ class ClientsModel(FileModel):
     skew: Skew = None
 
 
+class RequestsModel(FileModel):
+    """`workload.requests:`, in place of arrivals, packets and gap of `flows:`."""
+
+    connections: Annotated[int, _count(1, 10000000)] = 1
+    per_connection: Annotated[int, _count(1, MAX_PACKETS_PER_FLOW)] | None = None
+    max_connection_age: PositiveDuration | None = None
+    think_time: Durations | None = None
+    rate_per_client: Frequency | None = None
+
+
 class FlowsModel(FileModel):
     """`workload.flows:`."""
 
-    arrivals: ArrivalField
+    arrivals: ArrivalField | None = None
     packets: Counts = Constant(1)
     packet_size: Sizes = Constant(1000)
     gap: Durations = Constant(1_000_000_000)
@@ -366,7 +377,8 @@ class WorkloadModel(FileModel):
     """`workload:`."""
 
     clients: ClientsModel = ClientsModel()
-    flows: FlowsModel
+    flows: FlowsModel = FlowsModel()
+    requests: RequestsModel | None = None
     service: ServiceModel | None = None
 
 

@@ -210,7 +210,15 @@ MEANINGS: dict[str, dict[str, str]] = {
     "WorkloadModel": {
         "clients": "who calls",
         "flows": "what they send",
+        "requests": "clients that keep connections open; in place of arrivals, packets and gap of `flows`",
         "service": "how long pods work on it; left out: no time. Turns queues on",
+    },
+    "RequestsModel": {
+        "connections": "that each client keeps open",
+        "perConnection": "requests that a connection carries, then a new one follows; left out: 1,000,000",
+        "maxConnectionAge": "a request so long after its connection's first opens a new one; left out: any age",
+        "thinkTime": "between two requests on a connection, and on the one that follows it",
+        "ratePerClient": "in place of thinkTime: Poisson requests of a client, each on a connection at random",
     },
     "ServiceModel": {
         "time": "a request takes a worker so long",
@@ -223,7 +231,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "skew": "how unevenly flows fall on clients: uniform, or zipf(EXPONENT)",
     },
     "FlowsModel": {
-        "arrivals": "when flows start",
+        "arrivals": "when flows start; left out: `requests` says so",
         "packets": "request packets of a flow",
         "packetSize": "of a request, IP header included",
         "gap": "between the packets of a flow",

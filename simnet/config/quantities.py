@@ -19,6 +19,7 @@ from simnet.config.written import (
     written_bit_rate,
     written_distribution,
     written_duration,
+    written_frequency,
     written_queue_limit,
     written_size,
     written_skew,
@@ -233,6 +234,12 @@ _ARRIVALS = {
     "trace": "FILE.csv",
 }
 _rate = _quantity(parse_frequency, "2000/s")
+Frequency = Annotated[
+    float,
+    BeforeValidator(_positive(_rate)),
+    PlainSerializer(written_frequency),
+    WithJsonSchema({"type": "string", "examples": ["2000/s"], "description": "a rate with its unit"}),
+]
 
 
 def _arrivals(value: object) -> Arrivals | str:

@@ -22,6 +22,9 @@ def resolved(model: ExperimentModel) -> dict[str, Any]:
             for key in ("count", "skew"):
                 if key not in variant.clients.model_fields_set and key in data["workload"]["clients"]:
                     data["variants"][name]["clients"][key] = data["workload"]["clients"][key]
+    if model.workload.requests is not None:
+        for key in ("packets", "gap"):  # not asked for, and refused beside `requests`
+            del data["workload"]["flows"][key]
     plain: dict[str, Any] = _plain(data)
     return plain
 

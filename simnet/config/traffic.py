@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from simnet.config.documents import FieldPath
 from simnet.config.experiment_models import ClientsModel, RunModel, VariantModel, WorkloadModel
+from simnet.config.keep_alive import fits_requests, gap_of, keep_alive_of
 from simnet.config.kubernetes_fields import parse_cidr
 from simnet.config.kubernetes_source import describe
 from simnet.config.reading import Reading
@@ -28,10 +30,12 @@ from simnet.model.workload import (
 PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP}
 
 
-def workload_of(model: WorkloadModel, reading: Reading, path: FieldPath) -> Workload | None:
+def workload_of(model: WorkloadModel, reading: Reading, path: FieldPath, duration_ps: int) -> Workload | None:
     """Return the workload, its trace read; None with problems reported."""
     clients = clients_of(model.clients, reading, (*path, "clients"))
-    arrivals = model.flows.arrivals
+    if not fits_requests(model, reading, path):
+        return None
+    arrivals: Any = model.flows.arrivals  # checked: given, unless there are requests
     if isinstance(arrivals, str):
         file = arrivals
         try:
@@ -50,16 +54,19 @@ def workload_of(model: WorkloadModel, reading: Reading, path: FieldPath) -> Work
     shape = FlowShape(
         packet_count=model.flows.packets,
         packet_size_bytes=model.flows.packet_size,
-        gap_ps=model.flows.gap,
+        gap_ps=model.flows.gap if model.requests is None else gap_of(model.requests),
         reply_size_bytes=model.flows.reply_size,
     )
     try:
+        if model.requests is not None:
+            arrivals = keep_alive_of(model.requests, duration_ps)
         service = None
         if model.service is not None:
             service = PodService(model.service.time, model.service.workers, model.service.queue_limit)
         return Workload(arrivals, clients, shape, PROTOCOLS[model.flows.protocol], service)
     except ValueError as error:
-        reading.refuse((*path, "flows"), str(error), "a workload that can be drawn", "change the field that is named")
+        section = (*path, "flows" if model.requests is None else "requests")
+        reading.refuse(section, str(error), "a workload that can be drawn", "change the field that is named")
         return None
 
 

@@ -47,6 +47,11 @@ def written_bit_rate(value_bps: float) -> str:
     return _with_unit(value_bps, _RATES, "bit/s")
 
 
+def written_frequency(rate_hz: float) -> str:
+    """Events per second as a rate: `2000/s`."""
+    return f"{_plain(rate_hz)}/s"
+
+
 def _with_unit(value: float, units: dict[str, int], smallest: str) -> str:
     for unit, factor in units.items():
         if value and value % factor == 0:
@@ -87,13 +92,13 @@ def written_distribution(written: Callable[[float], Any]) -> Callable[[Distribut
 def written_arrivals(value: object) -> Any:
     """An arrival process; a trace is the name of its file."""
     if isinstance(value, Poisson):
-        return {"poisson": f"{_plain(value.rate_hz)}/s"}
+        return {"poisson": written_frequency(value.rate_hz)}
     if isinstance(value, Deterministic):
-        return {"deterministic": f"{_plain(value.rate_hz)}/s"}
+        return {"deterministic": written_frequency(value.rate_hz)}
     if isinstance(value, OnOff):
         return {
             "bursty": {
-                "rate": f"{_plain(value.rate_hz)}/s",
+                "rate": written_frequency(value.rate_hz),
                 "on": written_duration(value.on_ps),
                 "off": written_duration(value.off_ps),
                 "periods": value.kind.value,

@@ -9,17 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simnet.model.scenario import Experiment, PlannedRun
-from simnet.model.workload import (
-    Constant,
-    Deterministic,
-    Distribution,
-    Empirical,
-    OnOff,
-    Poisson,
-    Trace,
-    Uniform,
-)
+from simnet.model.workload import Deterministic, KeepAlive, OnOff, Poisson, Trace
 from simnet.units import PS_PER_S
+from simnet.workload.distributions import mean_of
 
 PACKETS_PER_SECOND = 2_000_000
 FLOWS_PER_SECOND = 500_000
@@ -58,6 +50,12 @@ def estimate(planned: PlannedRun) -> Estimate:
         flows = float(inside.sum())
         counted = arrivals.packet_count
         packets = flows * mean_of(shape.packet_count) if counted is None else float(counted[inside].sum())
+    elif isinstance(arrivals, KeepAlive):
+        slots = scenario.workload.clients.count * arrivals.connections_per_client
+        gap_ps = max(mean_of(shape.gap_ps), 1.0)
+        packets = slots * scenario.run.duration_ps / gap_ps
+        by_age = packets if arrivals.max_age_ps is None else arrivals.max_age_ps / gap_ps + 1
+        flows = min(packets, max(float(slots), packets / min(arrivals.requests_per_connection, by_age)))
     else:
         flows = _rate_hz(arrivals) * duration_s
         packets = flows * mean_of(shape.packet_count)
@@ -84,15 +82,3 @@ def _rate_hz(arrivals: Poisson | Deterministic | OnOff) -> float:
     if isinstance(arrivals, OnOff):
         return arrivals.rate_hz * arrivals.on_ps / (arrivals.on_ps + arrivals.off_ps)
     return arrivals.rate_hz
-
-
-def mean_of(distribution: Distribution) -> float:
-    """Return the mean of a distribution."""
-    if isinstance(distribution, Constant):
-        return float(distribution.value)
-    if isinstance(distribution, Uniform):
-        return (distribution.low + distribution.high) / 2
-    if isinstance(distribution, Empirical):
-        weighted = sum(v * w for v, w in zip(distribution.values, distribution.weights, strict=True))
-        return float(weighted / sum(distribution.weights))
-    return distribution.mean

@@ -15,7 +15,7 @@ from simnet.engine.simulate import prepare
 from simnet.errors import InputError, Position, Problem
 from simnet.model.events import Event, RandomFailures
 from simnet.model.scenario import PlannedRun
-from simnet.model.workload import ClientOrigin, ClientPopulation, Workload
+from simnet.model.workload import ClientOrigin, ClientPopulation, KeepAlive, Workload
 from simnet.workload.generation import generator
 
 
@@ -107,9 +107,10 @@ def _undrawable(workload: Workload) -> Iterable[Problem]:
     except ValueError as error:
         field, colon, reason = str(error).partition(": ")
         inside = f".{field}" if colon and field.isidentifier() else ""
+        has_pools = isinstance(workload.arrivals, KeepAlive)
         yield Problem(
             Position(""),
-            f"workload.flows{inside}",
+            f"workload.flows{inside}" if inside != ".gap" or not has_pools else "workload.requests",
             reason if inside else str(error),
             "a law that numbers can be drawn from",
             "change that parameter",

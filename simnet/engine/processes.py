@@ -28,13 +28,14 @@ def client_population(
 ) -> Generator[simpy.Event, None, None]:
     """Start flows until the run's duration is over, a batch at a time; wake up when the last of a batch has started."""
     state = generation.start_of_run(workload.workload)
+    limit = generation.flows_at_a_time(workload, run.window_flows)
     while True:
         flows, state = generation.flows_in_window(
             workload,
             seed,
             state,
             until_ps=run.duration_ps,
-            limit=run.window_flows,
+            limit=limit,
             choice=choice,
             target_count=len(targets.names),
             fixed_target=targets.fixed,
@@ -42,7 +43,7 @@ def client_population(
         if len(flows):
             hand_on(flows)
             yield env.timeout(int(flows.start_ps[-1]) - env.now)
-        if len(flows) < run.window_flows:
+        if len(flows) < limit:
             return
 
 

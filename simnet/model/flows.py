@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 class FlowBatch:
     """Flows that start in one window, in order of start; row i of every column is flow i of the batch."""
 
-    flow_id: NDArray[np.uint64]  # [n] dense in the run, from 0, consecutive; the key of all its random numbers
+    flow_id: NDArray[np.uint64]  # [n] dense in the run, from 0, consecutive; the key of its random numbers
     start_ps: NDArray[np.int64]  # [n] when the first packet is sent, non-decreasing
     client: NDArray[np.int32]  # [n] index into the client population
     source_port: NDArray[np.uint16]  # [n]
@@ -24,6 +24,10 @@ class FlowBatch:
     target: NDArray[np.int32]  # [n] index into the variant's entry targets (nodes or addresses)
     packet_count: NDArray[np.int32]  # [n] request packets, >= 1
     first_packet: NDArray[np.int64]  # [n] packet id of the first one; the others follow: dense in the run, from 0
+    stream: NDArray[np.uint64]  # [n] the key of its packets' random numbers: flow_id; of a pool's connection its slot
+    first_draw: NDArray[
+        np.int64
+    ]  # [n] the draw that its first packet has there: 0; of a pool's, its number in the slot
 
     def __len__(self) -> int:
         return int(self.flow_id.size)

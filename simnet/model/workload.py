@@ -20,6 +20,7 @@ MAX_GAP_PS = 3_600_000_000_000_000  # one hour
 MIN_PACKET_BYTES = 20  # an IPv4 header
 MAX_PACKET_BYTES = 65_535  # the IPv4 total length field
 MAX_SIGMA = 8.0
+MAX_CONNECTIONS_OPEN = 10**7  # of all clients' pools
 
 TCP, UDP, SCTP = 6, 17, 132  # IANA protocol numbers
 
@@ -217,7 +218,37 @@ class Trace:
             _require(not outside.size, f"{name}[{row}]", outside.size and int(column[row]), f"{low} to {high}")
 
 
-Arrivals = Poisson | Deterministic | OnOff | Trace
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """Each client keeps connections open and sends requests on them; when one has had enough, the next follows it.
+
+    A flow is a connection, its packets are the requests, `FlowShape.gap_ps` apart; of a connection's last and the next
+    one's first too. `FlowShape.packet_count` has no say.
+    """
+
+    connections_per_client: int
+    until_ps: int  # no request is sent at this time or later
+    requests_per_connection: int = MAX_PACKETS_PER_FLOW  # then a new one
+    max_age_ps: int | None = None  # a request that would come so long after the first opens a new one
+
+    def __post_init__(self) -> None:
+        _require(self.connections_per_client >= 1, "connections", self.connections_per_client, "at least 1")
+        _require(0 < self.until_ps <= 2**61, "until_ps", self.until_ps, "above 0, at most 2**61 ps")
+        _require(
+            1 <= self.requests_per_connection <= MAX_PACKETS_PER_FLOW,
+            "perConnection",
+            self.requests_per_connection,
+            f"from 1 to {MAX_PACKETS_PER_FLOW:,} requests",
+        )
+        _require(
+            self.max_age_ps is None or 0 < self.max_age_ps <= 2**61,
+            "maxConnectionAge",
+            self.max_age_ps,
+            "above 0, at most 2**61 ps",
+        )
+
+
+Arrivals = Poisson | Deterministic | OnOff | Trace | KeepAlive
 
 
 # ---------------------------------------------------------------- who calls
@@ -316,3 +347,7 @@ class Workload:
         if isinstance(self.arrivals, Trace) and self.arrivals.client is not None and self.arrivals.client.size:
             highest = int(self.arrivals.client.max())
             _require(highest < self.clients.count, "client", highest, f"below the count ({self.clients.count})")
+        if isinstance(self.arrivals, KeepAlive):
+            slots = self.clients.count * self.arrivals.connections_per_client
+            _require(slots <= MAX_CONNECTIONS_OPEN, "connections", slots, f"at most {MAX_CONNECTIONS_OPEN:,} in all")
+            _require(self.clients.skew is None, "skew", self.clients.skew, "none: clients with pools are all alike")

@@ -24,6 +24,8 @@ AXES = {
     "snat_share": "flows with SNAT (%)",
     "answered_share": "flows answered (%)",
     "pod_cov": "spread over pods (CoV)",
+    "pod_packets_cov": "spread of requests over pods (CoV)",
+    "pod_packets_max_over_mean": "requests of the busiest pod / mean",
     "entry_node_cov": "spread over entry nodes (CoV)",
     "serving_node_cov": "spread over serving nodes (CoV)",
     "rules_scanned_mean": "rules scanned per connection",
@@ -32,6 +34,10 @@ AXES = {
     "delay_p99_us": "99th percentile of path delay (us)",
 }
 SHOWN = ("l3_hops_mean", "cross_node_share", "snat_share", "pod_cov", "entry_node_cov", "rules_scanned_mean")
+
+
+# where it is swept how long connections live
+SHOWN_OF_REQUESTS = ("pod_packets_cov", "pod_packets_max_over_mean", "pod_cov")
 
 
 def hop_counts(
@@ -146,7 +152,7 @@ def _line(
         place, y, yerror_or_none(np.maximum(error, 0)), fmt=f"{'-' if joined else ''}{look.marker}", color=look.colour,
         markersize=5, label=plain(variant),
     )  # fmt: skip
-    floor = measure.replace("_cov", "_noise_floor")
+    floor = measure.replace("_packets", "").replace("_cov", "_noise_floor")  # requests share their connection's fate
     if measure.endswith("_cov") and floor in rows:
         if joined and len(rows) > 1:
             ax.plot(place, rows[floor], linestyle=":", linewidth=1.0, color="black", zorder=1)

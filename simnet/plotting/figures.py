@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from simnet.analysis.result import Result
 from simnet.errors import ResultError
-from simnet.plotting.comparison import delay_ccdf, efficiency_figure, hop_counts
+from simnet.plotting.comparison import SHOWN_OF_REQUESTS, delay_ccdf, efficiency_figure, hop_counts
 from simnet.plotting.latency import latency_ccdf, latency_over_load, latency_over_time, latency_parts
 from simnet.plotting.spread import load_spread
 from simnet.plotting.stations import link_heat_map, stations_over_time
@@ -36,6 +36,9 @@ def all_figures(result: Result) -> Iterator[tuple[str, str, Figure]]:
         name = f"efficiency-{x}".replace(".", "-").replace("/", "-") if x else "efficiency"
         over = f" over {x}" if x else ""
         yield name, f"Hops, nodes crossed, SNAT, spread and rules scanned{over}.", efficiency_figure(result, x)
+        if x and x.startswith("workload.requests."):
+            figure = efficiency_figure(result, x, SHOWN_OF_REQUESTS)
+            yield f"requests{name.removeprefix('efficiency')}", f"Spread of requests over pods{over}.", figure
     for number, variant in enumerate(result.variants):
         try:
             ax = topology(result, variant)

@@ -3,7 +3,8 @@
 Every gap is a pure function of (seed, flow id), and times are sums of whole picoseconds, hence exact: a
 window that takes up where the last one ended finds the flows that one long window would have found.
 Modelled: Poisson, evenly spaced, on/off (a Poisson process whose clock stops during off periods), a recorded
-trace. Left out: rates that change over the day, arrivals that react to the system (closed loops).
+trace; pools of connections: keep_alive.py. Left out: rates that change over the day, arrivals that react to the system
+(closed loops).
 Source: inverse transform; on/off by running the Poisson process in on-time, then adding the off periods
 passed.
 """
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet import exact_math, random_streams
-from simnet.model.workload import Arrivals, Deterministic, OnOff, PeriodKind, Poisson, Trace
+from simnet.model.workload import Deterministic, OnOff, PeriodKind, Poisson, Trace
 from simnet.units import PS_PER_S
 from simnet.workload.distributions import rounded_to_nearest
 
@@ -40,7 +41,7 @@ class ArrivalState:
 
 
 def arrival_times(
-    arrivals: Arrivals, seed: int, state: ArrivalState, *, until_ps: int, limit: int
+    arrivals: Poisson | Deterministic | OnOff | Trace, seed: int, state: ArrivalState, *, until_ps: int, limit: int
 ) -> tuple[NDArray[np.int64], ArrivalState]:
     """Return when the next flows start: those before `until_ps`, at most `limit` of them.
 

@@ -124,6 +124,18 @@ def quantile(law: Law, uniform: NDArray[np.float64]) -> NDArray[np.float64]:
     return number
 
 
+def mean_of(distribution: Distribution) -> float:
+    """Return the mean of a distribution."""
+    if isinstance(distribution, Constant):
+        return float(distribution.value)
+    if isinstance(distribution, Uniform):
+        return (distribution.low + distribution.high) / 2
+    if isinstance(distribution, Empirical):
+        weighted = sum(v * w for v, w in zip(distribution.values, distribution.weights, strict=True))
+        return float(weighted / sum(distribution.weights))
+    return distribution.mean
+
+
 def rounded_at_random(value: NDArray[np.float64], uniform: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the whole number below the value, or the one above with the value's fraction as probability.
 

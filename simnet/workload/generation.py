@@ -2,8 +2,8 @@
 
 Every column is drawn from a stream of its own, so that changing one part of a workload, or the entry of a
 variant, leaves the other columns as they were. Packets are made in blocks of whole flows that stay in the
-processor's cache. Modelled: open-loop clients. Left out: congestion control, retransmission
-(`docs/models/workload.md`).
+processor's cache. Modelled: open-loop clients, each flow by itself or connections of a pool. Left out:
+congestion control, retransmission (`docs/models/workload.md`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from simnet.model.workload import (
     Constant,
     Distribution,
     EntryChoice,
+    KeepAlive,
     Trace,
     Uniform,
     Workload,
@@ -32,15 +33,16 @@ from simnet.workload.clients import cumulative_demand, pick_clients, pick_target
 from simnet.workload.distributions import (
     Law,
     law,
+    mean_of,
     quantile,
     rounded_at_random,
     rounded_to_nearest,
 )
+from simnet.workload.keep_alive import GAP, Pools, connections_opened, connections_per_window, start_of_pools
 
 PACKET_COUNT = "workload/packet-count"
 PACKET_SIZE = "workload/packet-size"
 REPLY_SIZE = "workload/reply-size"
-GAP = "workload/gap"
 SERVICE = "workload/service-time"
 
 _PACKET_BLOCK = 1 << 15  # packets worked on at a time
@@ -70,6 +72,7 @@ class WorkloadState:
     arrivals: ArrivalState
     next_packet: int
     started: NDArray[np.int64]  # [clients] flows that each client has started, read-only
+    pools: Pools | None = None  # of keep-alive clients, once they have begun
 
 
 def generator(workload: Workload) -> Generator:
@@ -82,6 +85,8 @@ def generator(workload: Workload) -> Generator:
     packet_count = _law_of("packets", shape.packet_count, 1, MAX_PACKETS_PER_FLOW)
     # A flow must end before the clock does, were all its gaps the longest possible.
     longest_gap_ps = min(MAX_GAP_PS, _LONGEST_FLOW_PS // _highest_value(packet_count, workload.arrivals))
+    if isinstance(workload.arrivals, KeepAlive) and mean_of(shape.gap_ps) < 1:
+        raise ValueError("gap: mean is 0, expected some time between the requests of a connection")
     sizes = (MIN_PACKET_BYTES, MAX_PACKET_BYTES)
     return Generator(
         workload,
@@ -99,6 +104,12 @@ def start_of_run(workload: Workload) -> WorkloadState:
     started = np.zeros(workload.clients.count, np.int64)
     started.setflags(write=False)
     return WorkloadState(ArrivalState(), 0, started)
+
+
+def flows_at_a_time(generator: Generator, limit: int) -> int:
+    """Return how many flows a window should have, at most `limit`; no flow depends on it."""
+    arrivals = generator.workload.arrivals
+    return connections_per_window(arrivals, generator.gap, limit) if isinstance(arrivals, KeepAlive) else limit
 
 
 def flows_in_window(
@@ -120,19 +131,13 @@ def flows_in_window(
     in all variants.
     """
     workload = generator.workload
-    first_flow = state.arrivals.next_flow
-    start_ps, arrivals = arrival_times(workload.arrivals, seed, state.arrivals, until_ps=until_ps, limit=limit)
-    flow_id = np.arange(first_flow, first_flow + start_ps.size, dtype=np.uint64)
-    rows = slice(first_flow, first_flow + start_ps.size)
-    trace = workload.arrivals if isinstance(workload.arrivals, Trace) else None
-
-    if trace is not None and trace.client is not None:
-        client = trace.client[rows]
-    else:
+    begun, arrivals, pools = _begun(generator, seed, state, until_ps, limit)
+    count = begun.start_ps.size
+    flow_id = np.arange(state.arrivals.next_flow, state.arrivals.next_flow + count, dtype=np.uint64)
+    client, packet_count = begun.client, begun.packet_count
+    if client is None:
         client = pick_clients(generator.demand, workload.clients.count, seed, flow_id)
-    if trace is not None and trace.packet_count is not None:
-        packet_count = trace.packet_count[rows]
-    else:
+    if packet_count is None:
         packet_count = _whole_numbers(generator.packet_count, seed, PACKET_COUNT, flow_id, np.zeros_like(flow_id))
     source_port, started = source_ports(client, state.started, seed)
     started.setflags(write=False)
@@ -140,21 +145,56 @@ def flows_in_window(
     next_packet = int(packets_so_far[-1]) if packets_so_far.size else state.next_packet
     flows = FlowBatch(
         flow_id=flow_id,
-        start_ps=start_ps,
+        start_ps=begun.start_ps,
         client=client,
         source_port=source_port,
-        protocol=np.full(start_ps.size, workload.protocol, np.uint8),
+        protocol=np.full(count, workload.protocol, np.uint8),
         target=pick_targets(choice, target_count, seed, flow_id, client, fixed_target=fixed_target),
         packet_count=packet_count,
         first_packet=packets_so_far - packet_count,
+        stream=flow_id if begun.stream is None else begun.stream,
+        first_draw=np.zeros(count, np.int64) if begun.first_draw is None else begun.first_draw,
     )
-    return flows, WorkloadState(arrivals, next_packet, started)
+    return flows, WorkloadState(arrivals, next_packet, started, pools)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Begun:
+    """Flows as their arrivals decide them; a column that is None is drawn, or as for any flow."""
+
+    start_ps: NDArray[np.int64]
+    client: NDArray[np.int32] | None = None
+    packet_count: NDArray[np.int32] | None = None
+    stream: NDArray[np.uint64] | None = None
+    first_draw: NDArray[np.int64] | None = None
+
+
+def _begun(
+    generator: Generator, seed: int, state: WorkloadState, until_ps: int, limit: int
+) -> tuple[_Begun, ArrivalState, Pools | None]:
+    arrivals, clients = generator.workload.arrivals, generator.workload.clients
+    first_flow = state.arrivals.next_flow
+    if isinstance(arrivals, KeepAlive):
+        pools = state.pools or start_of_pools(arrivals, generator.gap, clients.count, seed)
+        opened, pools = connections_opened(arrivals, generator.gap, seed, pools, until_ps=until_ps, limit=limit)
+        client = (opened.slot // arrivals.connections_per_client).astype(np.int32)
+        requests, stream = opened.requests.astype(np.int32), opened.slot.astype(np.uint64)
+        begun = _Begun(opened.start_ps, client, requests, stream, opened.first_request)
+        return begun, ArrivalState(first_flow + opened.slot.size), pools
+    start_ps, after = arrival_times(arrivals, seed, state.arrivals, until_ps=until_ps, limit=limit)
+    if isinstance(arrivals, Trace):
+        rows = slice(first_flow, first_flow + start_ps.size)
+        clients_of = None if arrivals.client is None else arrivals.client[rows]
+        counts = None if arrivals.packet_count is None else arrivals.packet_count[rows]
+        return _Begun(start_ps, clients_of, counts), after, None
+    return _Begun(start_ps), after, None
 
 
 def packets_of(generator: Generator, seed: int, flows: FlowBatch) -> PacketBatch:
     """Return all packets of the flows, those after the window's end too.
 
-    The gap before packet k of a flow (k from 1) is draw k of the flow, rounded to the nearest picosecond.
+    The gap before packet k of a flow (k from 1) is draw k of the flow (of a connection in a pool: the draw after that
+    of its packet k - 1), rounded to the nearest picosecond.
     """
     total = int(np.sum(flows.packet_count, dtype=np.int64))
     flow = np.empty(total, np.int32)
@@ -175,7 +215,7 @@ def packets_of(generator: Generator, seed: int, flows: FlowBatch) -> PacketBatch
         row = np.repeat(np.arange(begin, end, dtype=np.int32), flows.packet_count[rows])
         offset = first[rows] - first[begin]  # of each flow's first packet in the block
         flow[packets] = row
-        draws = _Draws(seed, flows.flow_id[rows], row - np.int32(begin), offset)
+        draws = _Draws(seed, flows.stream[rows], row - np.int32(begin), offset, flows.first_draw[rows])
         arrival_ps[packets] = _send_times(generator.gap, draws, flows.start_ps[rows], offset)
         if recorded_size is not None:
             size_bytes[packets] = recorded_size[flows.flow_id[rows].astype(np.int64)][draws.row]
@@ -211,18 +251,19 @@ def service_times(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Draws:
-    """The random numbers of a block of packets: draw k of a flow belongs to its packet k."""
+    """The random numbers of a block of packets: draw `first_draw` + k of a flow's stream belongs to its packet k."""
 
     seed: int
-    flow_id: NDArray[np.uint64]  # [flow]
+    stream: NDArray[np.uint64]  # [flow]
     row: NDArray[np.int32]  # [packet] its flow's row in the block
     offset: NDArray[np.int64]  # [flow] its first packet's row in the block
+    first_draw: NDArray[np.int64]  # [flow]
 
     def bits(self, purpose: str) -> NDArray[np.uint64]:
-        """Return 64 bits per packet: `random_streams.bits(seed, purpose, flow_id, packet in its flow)`."""
-        key = random_streams.flow_keys(self.seed, purpose, self.flow_id)
+        """Return 64 bits per packet: `random_streams.bits(seed, purpose, stream, first_draw + packet in its flow)`."""
+        key = random_streams.flow_keys(self.seed, purpose, self.stream)
         # draw = row of the packet - offset of its flow: one gather brings the key and the offset at once.
-        key -= self.offset.astype(np.uint64) * np.uint64(random_streams.GOLDEN)
+        key -= (self.offset - self.first_draw).astype(np.uint64) * np.uint64(random_streams.GOLDEN)
         mixed = np.take(key, self.row)
         mixed += _BLOCK_DRAWS[: mixed.size] if mixed.size <= _PACKET_BLOCK else _golden_multiples(mixed.size)
         random_streams.mix_in_place(mixed)

@@ -31,10 +31,12 @@ from simnet.model.workload import (
     EntryChoiceKind,
     Exponential,
     FlowShape,
+    KeepAlive,
     Poisson,
     Uniform,
     Workload,
 )
+from simnet.workload.distributions import mean_of
 
 S, MS, US, NS = 10**12, 10**9, 10**6, 10**3
 VIP, BALANCED = "203.0.113.80", "203.0.114.80"
@@ -198,15 +200,25 @@ def scenarios(draw):
         spec, entry, protocol=protocol, choice=choice,
         clients=draw(client_populations(names, pods, family)),
         shape=shape,
-        arrivals=Deterministic(37.3)
-        if counts
-        else draw(st.sampled_from([Poisson(100.0), Poisson(3.0), Deterministic(50.0)])),
+        arrivals=draw(arrivals(shape, counts=counts)),
         duration_ps=draw(st.sampled_from([S // 5, S])),
         warmup_ps=draw(st.sampled_from([0, S // 10])),
         window_flows=draw(st.sampled_from([7, 65536, 65536])),
         statistic_mode="nth" if nth else "random",
         recent_limit=draw(st.sampled_from([1, 3, 100, None])) if affinity else 100,
     )  # fmt: skip
+
+
+@st.composite
+def arrivals(draw, shape, *, counts):
+    """Flows by themselves, or pools of connections that send about thirty requests each."""
+    if counts:
+        return Deterministic(37.3)
+    drawn = draw(st.sampled_from([Poisson(100.0), Poisson(3.0), Deterministic(50.0), None]))
+    if drawn is not None or mean_of(shape.gap_ps) < 1:
+        return drawn or Poisson(20.0)
+    until_ps = int(30 * mean_of(shape.gap_ps))
+    return KeepAlive(draw(st.integers(1, 3)), until_ps, draw(st.integers(1, 9)), draw(st.sampled_from([None, 3 * MS])))
 
 
 @st.composite

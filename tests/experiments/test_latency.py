@@ -1,4 +1,4 @@
-"""What experiments/README.md says of latency, rules and keep-alive, on smaller runs."""
+"""What experiments/README.md says of latency and rules, on smaller runs."""
 
 from __future__ import annotations
 
@@ -50,17 +50,3 @@ def test_the_entry_workers_link_carries_what_the_detours_bring_back(repository):
         assert busy == pytest.approx(share * rate * 100e-6, abs=4 * np.sqrt(2 * share * rate) * 100e-6)
     external, node_port, pod = (part_us(recording, "link_queue_ps") for _, recording in found)
     assert external > 4 * node_port > 8 * pod
-
-
-def test_requests_over_few_connections_are_as_uneven_as_the_connections(repository):
-    found = recordings(repository, "keep-alive", "run.repeat=1", "run.duration=2s")
-    unevenness = []
-    for _, recording in found:
-        load = recording.tables["load"]
-        assert isinstance(load["where"], Categories)
-        pods = load["where"].codes == load["where"].names.index("pod")
-        connections, packets = load["connections"][pods], load["packets"][pods]
-        if connections.mean() >= 5:  # chance alone: chi-square with 9 degrees of freedom, 1 in 10,000 on either side
-            assert 1.0 < (connections.size - 1) * connections.var(ddof=1) / connections.mean() < 34
-        unevenness.append(packets.std() / packets.mean())
-    assert unevenness[0] < unevenness[1] < unevenness[2] < unevenness[3]

@@ -18,6 +18,7 @@ from simnet.model.workload import (
     EntryChoice,
     EntryChoiceKind,
     Exponential,
+    KeepAlive,
     Lognormal,
     Pareto,
     PeriodKind,
@@ -98,6 +99,51 @@ def exponential_ps(seed: int, purpose: str, flow: int, draw: int, mean_ps: float
 
 
 @dataclass
+class Connection:
+    """One connection of a pool, by slot and by what its first request is the how-manieth of the slot."""
+
+    start_ps: int
+    slot: int
+    first_request: int
+    requests: int
+
+
+def mean_gap(law: Law) -> float:
+    distribution = law.distribution
+    if isinstance(distribution, Constant):
+        return float(distribution.value)
+    if isinstance(distribution, Uniform):
+        return (distribution.low + distribution.high) / 2
+    if isinstance(distribution, Empirical):
+        return sum(v * w for v, w in zip(distribution.values, distribution.weights, strict=True)) / sum(
+            distribution.weights
+        )
+    return distribution.mean
+
+
+def pooled_connections(workload: Workload, gap: Law, seed: int) -> list[Connection]:
+    """Each slot sends its requests one by one, and opens a connection whenever the one it has will not do."""
+    pool = workload.arrivals
+    assert isinstance(pool, KeepAlive)
+    opened = []
+    for slot in range(workload.clients.count * pool.connections_per_client):
+        now_ps = int(uniform(seed, "workload/first-request", slot) * mean_gap(gap))
+        request, connection = 0, None
+        while now_ps < pool.until_ps:
+            if (
+                connection is None
+                or connection.requests == pool.requests_per_connection
+                or (pool.max_age_ps is not None and now_ps - connection.start_ps >= pool.max_age_ps)
+            ):
+                connection = Connection(now_ps, slot, request, 0)
+                opened.append(connection)
+            connection.requests += 1
+            request += 1
+            now_ps += round(value_of(gap, open_uniform(seed, "workload/gap", slot, request)))
+    return sorted(opened, key=lambda each: (each.start_ps, each.slot, each.first_request))
+
+
+@dataclass
 class Flow:
     flow_id: int
     start_ps: int
@@ -173,8 +219,19 @@ def generate(
     started = [0] * population.count
     flows: list[Flow] = []
     next_packet = 0
-    for flow_id, start_ps in enumerate(start_times(workload, seed, until_ps)):
-        if trace is not None and trace.client is not None:
+    pool = workload.arrivals if isinstance(workload.arrivals, KeepAlive) else None
+    connections = []
+    if pool is not None:
+        connections = [each for each in pooled_connections(workload, generator.gap, seed) if each.start_ps < until_ps]
+        starts = [each.start_ps for each in connections]
+    else:
+        starts = start_times(workload, seed, until_ps)
+    for flow_id, start_ps in enumerate(starts):
+        stream, first_draw = flow_id, 0
+        if pool is not None:
+            stream, first_draw = connections[flow_id].slot, connections[flow_id].first_request
+            client = stream // pool.connections_per_client
+        elif trace is not None and trace.client is not None:
             client = int(trace.client[flow_id])
         elif population.skew is None:
             client = int(uniform(seed, "workload/client", flow_id) * population.count)
@@ -199,7 +256,9 @@ def generate(
             assert fixed_target is not None
             target = fixed_target
 
-        if trace is not None and trace.packet_count is not None:
+        if pool is not None:
+            packet_count = connections[flow_id].requests
+        elif trace is not None and trace.packet_count is not None:
             packet_count = int(trace.packet_count[flow_id])
         else:
             packet_count = whole_number(generator.packet_count, seed, "workload/packet-count", flow_id, 0)
@@ -208,14 +267,16 @@ def generate(
         now_ps = start_ps
         for number in range(packet_count):
             if number > 0:
-                now_ps += round(value_of(generator.gap, open_uniform(seed, "workload/gap", flow_id, number)))
+                now_ps += round(
+                    value_of(generator.gap, open_uniform(seed, "workload/gap", stream, first_draw + number))
+                )
             if trace is not None and trace.packet_size_bytes is not None:
                 size = int(trace.packet_size_bytes[flow_id])
             else:
-                size = whole_number(generator.packet_size, seed, "workload/packet-size", flow_id, number)
+                size = whole_number(generator.packet_size, seed, "workload/packet-size", stream, first_draw + number)
             reply = 0
             if generator.reply_size is not None:
-                reply = whole_number(generator.reply_size, seed, "workload/reply-size", flow_id, number)
+                reply = whole_number(generator.reply_size, seed, "workload/reply-size", stream, first_draw + number)
             flow.packets.append((now_ps, size, reply))
         flows.append(flow)
     return flows

@@ -12,6 +12,7 @@ from simnet.model.workload import (
     Empirical,
     Exponential,
     FlowShape,
+    KeepAlive,
     Lognormal,
     OnOff,
     Pareto,
@@ -31,6 +32,8 @@ HEAVY_SHAPE = FlowShape(
 )
 MIXED_SHAPE = FlowShape(Lognormal(4.0, 1.2), Uniform(64, 1500), Pareto(2e8, 1.2, 10**10), None)
 SMALL_SHAPE = FlowShape(Exponential(1.7), Pareto(400.0, 1.1, 9000), Uniform(0, 5), Constant(40))
+POOL_SHAPE = FlowShape(Constant(1), Lognormal(600.0, 1.0), Exponential(2e9), Constant(1500))
+BUNCHED_SHAPE = FlowShape(Constant(1), Constant(100), Empirical((0, MS, 3 * MS), (2.0, 1.0, 1.0)), None)
 
 RECORDED = Trace(
     start_ps=np.array([0, 0, 5, MS, MS, 2 * MS, 30 * MS], np.int64),
@@ -48,6 +51,11 @@ WORKLOADS = {
     "bursts, constant": Workload(OnOff(5000.0, 3 * MS, 2 * MS, PeriodKind.CONSTANT), ClientPopulation(20), SMALL_SHAPE),
     "short bursts": Workload(OnOff(300.0, 10**8, 10**8), ClientPopulation(1), PLAIN_SHAPE),
     "a trace with all columns": Workload(RECORDED, ClientPopulation(4), PLAIN_SHAPE),
+    "pools, a request a connection": Workload(KeepAlive(2, 55 * MS, 1), ClientPopulation(3), POOL_SHAPE),
+    "pools, limit of requests": Workload(KeepAlive(4, 100 * MS, 7), ClientPopulation(5), POOL_SHAPE),
+    "pools, limit of age": Workload(KeepAlive(1, 50 * MS, max_age_ps=9 * MS), ClientPopulation(4), HEAVY_SHAPE),
+    "pools, both limits": Workload(KeepAlive(3, 80 * MS, 5, 4 * MS), ClientPopulation(2), BUNCHED_SHAPE, protocol=17),
+    "pools, no limit": Workload(KeepAlive(2, 70 * MS), ClientPopulation(3), PLAIN_SHAPE),
     "a trace of starts": Workload(STARTS_ONLY, ClientPopulation(9, skew=Zipf(1.0)), HEAVY_SHAPE),
 }
 

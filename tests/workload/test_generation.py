@@ -18,6 +18,7 @@ from simnet.model.workload import (
     EntryChoiceKind,
     Exponential,
     FlowShape,
+    KeepAlive,
     Pareto,
     Poisson,
     Workload,
@@ -172,6 +173,26 @@ def test_changing_one_part_of_a_workload_leaves_the_others_as_they_were():
     for name in ("flow_id", "start_ps", "client", "source_port", "target"):
         np.testing.assert_array_equal(flows[name], other_flows[name], err_msg=name)
     assert (flows["packet_count"] != other_flows["packet_count"]).any()
+
+
+def test_the_requests_of_a_pool_stay_the_same_however_many_a_connection_carries():
+    shape = FlowShape(Constant(1), Pareto(500.0, 1.5), Exponential(1e9), Exponential(800.0))
+    seen = []
+    for limits in ({"requests_per_connection": 1}, {"requests_per_connection": 9}, {"max_age_ps": 5 * MS}, {}):
+        pool = KeepAlive(3, 50 * MS, **limits)
+        flows, packets = in_windows(Workload(pool, ClientPopulation(4), shape), 3, [60 * MS], 100)
+        client = flows["client"][packets["flow"]]
+        order = np.lexsort((client, packets["arrival_ps"]))
+        columns = (client, packets["arrival_ps"], packets["size_bytes"], packets["reply_size_bytes"])
+        seen.append([column[order].tolist() for column in columns])
+        assert packets["arrival_ps"].max() < 50 * MS
+    assert all(each == seen[0] for each in seen[1:])
+
+
+def test_pools_without_any_time_between_requests_are_refused():
+    workload = Workload(KeepAlive(1, MS), ClientPopulation(1), FlowShape(Constant(1), Constant(100), Constant(0)))
+    with pytest.raises(ValueError, match="gap: mean is 0"):
+        generator(workload)
 
 
 def test_another_seed_gives_other_flows():
