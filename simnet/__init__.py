@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from simnet import plotting
     from simnet.analysis.result import Result, load_results
     from simnet.checked_experiment import load_experiment
-    from simnet.cluster import Cluster, load_cluster, rules_after_run
+    from simnet.cluster import Cluster, cluster_at, load_cluster, rules_after_run
     from simnet.engine.simulate import simulate
     from simnet.engine.trace import Trace
     from simnet.errors import InputError, ModelError, ResultError, SimnetError
@@ -30,6 +30,7 @@ __all__ = [
     "__version__",
     "load_experiment",
     "load_cluster",
+    "cluster_at",
     "Cluster",
     "Trace",
     "run",
@@ -48,6 +49,7 @@ __all__ = [
 
 _HOME = {  # name -> the module that has it
     "load_cluster": "simnet.cluster",
+    "cluster_at": "simnet.cluster",
     "Cluster": "simnet.cluster",
     "Trace": "simnet.engine.trace",
     "load_experiment": "simnet.checked_experiment",

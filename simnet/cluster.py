@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -16,14 +17,16 @@ from simnet.config.cluster_file import load_cluster_spec
 from simnet.controlplane.kube_proxy.restore_text import restore_text
 from simnet.engine.materialise import materialise
 from simnet.engine.shares import ShareRow, share_rows
-from simnet.engine.trace import Trace, Tracer
+from simnet.engine.trace import Trace, Tracer, whole
 from simnet.errors import InputError, Position, Problem
 from simnet.model.cluster import Cluster as Model
+from simnet.model.history import Instant
 from simnet.model.iptables.listing_printer import listing_text
 from simnet.model.iptables.modelled import LeftOutRule
 from simnet.model.iptables.printer import Backend, save_text
 from simnet.model.iptables.ruleset import Family, Ruleset
-from simnet.model.scenario import ClusterSpec, Experiment
+from simnet.model.scenario import ClusterSpec, Experiment, PlannedRun
+from simnet.units import PS_PER_S, parse_duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,6 +173,62 @@ def load_cluster(
     return Cluster(load_cluster_spec(path, stdin=stdin, skip_unknown=skip_unknown), file=os.fspath(path), seed=seed)
 
 
+class ClusterAt(Cluster):
+    """A cluster at one instant of a run. Made by `simnet.cluster_at`.
+
+    `model` has the FIBs and rules of that instant; `trace` ends packets where a wire or a device is down then.
+    """
+
+    def __init__(self, run: PlannedRun, time_ps: int, *, file: str = "") -> None:
+        super().__init__(run.scenario.cluster, file=file, seed=run.seed)
+        self.run, self.time_ps = run, time_ps
+
+    @cached_property
+    def steady(self) -> Model:
+        """The cluster as the run begins."""
+        scenario = self.run.scenario
+        return materialise(self.spec, clients=scenario.variant.clients or scenario.workload.clients, seed=self.seed)
+
+    @cached_property
+    def instant(self) -> Instant:
+        """The tables of that instant, and what carries nothing then."""
+        return self._instant_of(self.steady)
+
+    @cached_property
+    def model(self) -> Model:
+        """Every object addressed, placed and wired, with the tables of that instant."""
+        return replace(self.steady, fibs=self.instant.fibs, rulesets={**self.steady.rulesets, **self.instant.rulesets})
+
+    @cached_property
+    def _tracer(self) -> Tracer:
+        return Tracer(self.steady, self.spec, self._instant_of)
+
+    def _instant_of(self, cluster: Model) -> Instant:
+        from simnet.engine.simulate import history_of
+
+        history = history_of(self.run.scenario, cluster, seed=self.seed)
+        return whole(cluster) if history is None else history.at(self.time_ps)
+
+
+def cluster_at(experiment: Experiment, at: str, *, variant: str | None = None, repeat: int = 0) -> ClusterAt:
+    """Return the cluster of one run as it is at an instant, such as "12s", changes of that instant included.
+
+    `variant` None is the first one. Of a sweep it is the first point. Raises InputError for a variant or repetition
+    that is not there, and for a time outside the run.
+    """
+    planned = _planned(experiment, next(iter(experiment.variants)) if variant is None else variant, repeat)
+    duration_ps = planned.scenario.run.duration_ps
+    try:
+        time_ps = parse_duration(at)
+        found = at if time_ps > duration_ps else ""
+    except ValueError:
+        time_ps, found = 0, at
+    if found:
+        expected = f"a time with its unit, from 0s to the end of the run, {Decimal(duration_ps) / PS_PER_S:f}s"
+        raise InputError([Problem(Position("command line"), "--at", found, expected, "for example 2.5s")])
+    return ClusterAt(planned, time_ps, file=experiment.file)
+
+
 def rules_after_run(
     experiment: Experiment, variant: str, *, node: str, family: str = "ipv4", repeat: int = 0
 ) -> NodeRules:
@@ -181,6 +240,13 @@ def rules_after_run(
     """
     from simnet.engine.rule_counters import rules_after
 
+    planned = _planned(experiment, variant, repeat)
+    cluster = Cluster(planned.scenario.cluster, file=experiment.file, seed=planned.seed)
+    cluster.rules(node, family)  # says what is wrong with the names
+    return NodeRules(node, rules_after(planned.scenario, seed=planned.seed, node=node, family=Family(family.lower())))
+
+
+def _planned(experiment: Experiment, variant: str, repeat: int) -> PlannedRun:
     planned = next((run for run in experiment.runs if (run.variant, run.repeat) == (variant, repeat)), None)
     if planned is None:
         known = ", ".join(experiment.variants)
@@ -188,9 +254,7 @@ def rules_after_run(
         found = f"{variant}, repetition {repeat}"
         expected = f"one of the variants {known}; a repetition from 0 to {repeats - 1}"
         raise InputError([Problem(Position(experiment.file), "variants", found, expected, "name one of those")])
-    cluster = Cluster(planned.scenario.cluster, file=experiment.file, seed=planned.seed)
-    cluster.rules(node, family)  # says what is wrong with the names
-    return NodeRules(node, rules_after(planned.scenario, seed=planned.seed, node=node, family=Family(family.lower())))
+    return planned
 
 
 def _no_node(name: str, known: tuple[str, ...]) -> Problem:

@@ -11,7 +11,7 @@ import click
 from simnet.model.scenario import Experiment
 
 if TYPE_CHECKING:
-    from simnet.cluster import Cluster
+    from simnet.cluster import Cluster, ClusterAt
     from simnet.model.iptables.modelled import LeftOutRule
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -61,6 +61,45 @@ def loaded_cluster(file: str, skip_unknown: bool) -> Cluster:
         click.echo(f"warning: {warning}", err=True)
     tell_left_out(cluster.left_out_rules)
     return cluster
+
+
+def instant_options(function: Function) -> Function:
+    """Add the options that name an instant of a run."""
+    decorators = (
+        click.option("--at", metavar="TIME", help="At that time of a run of the experiment FILE: 12s, 2.5s."),
+        click.option("--variant", metavar="NAME", help="With --at: of which variant; else of the first one."),
+        click.option(
+            "--repeat", type=click.IntRange(0), metavar="R", help="With --at: of which repetition; else of 0."
+        ),
+    )
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
+def loaded_instant(
+    file: str, at: str | None, variant: str | None, repeat: int | None, seed: int | None, skip_unknown: bool
+) -> ClusterAt | None:
+    """Return the cluster at the instant that was asked for, and tell on stderr which; None: at no instant."""
+    if at is None:
+        if variant is not None or repeat is not None:
+            raise click.UsageError("--variant and --repeat go with --at TIME")
+        return None
+    from simnet.cluster import cluster_at
+
+    experiment = loaded(file, seed, (), skip_unknown)
+    found = cluster_at(experiment, at, variant=variant, repeat=repeat or 0)
+    run, fabric, now = found.run, found.steady.fabric, found.instant
+    click.echo(f"at {at} of variant {run.variant}, repetition {run.repeat}, seed {run.seed}", err=True)
+    if run.point:
+        click.echo("the experiment sweeps: it is the first point", err=True)
+    if not (run.scenario.events or run.scenario.failures):
+        click.echo("the experiment has no events: nothing changes while it runs", err=True)
+    for device in sorted(now.dead_devices):
+        click.echo(f"  device down: {device}", err=True)
+    for link in (fabric.links[number] for number in sorted(now.broken_links)):
+        click.echo(f"  link down: {link.a} - {link.b}", err=True)
+    return found
 
 
 def tell_left_out(rules: Sequence[LeftOutRule]) -> None:

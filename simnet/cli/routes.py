@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simnet.cli.boxes import load, named
+from simnet.cli.options import instant_options, loaded_instant
 
 if TYPE_CHECKING:
     from simnet.controlplane.bgp.rib import Rib
@@ -24,22 +25,29 @@ if TYPE_CHECKING:
 @click.option("--family", type=click.Choice(["4", "6"]), default="4", show_default=True, help="IPv4 or IPv6.")
 @click.option("--local", is_flag=True, help="The box's own addresses (table local) in place of its routes.")
 @click.option("--why", is_flag=True, help="Name the rule behind each route, each path not taken, each prefix not told.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Of random placement.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), help="Of random placement: 1; with --at, in place of run.seed."
+)
+@instant_options
 def command(
-    file: str, node: str | None, switch: str | None, form: str, family: str, local: bool, why: bool, seed: int
-) -> None:
-    """Print the routes of one box once BGP has converged.
+    file: str, node: str | None, switch: str | None, form: str, family: str, local: bool, why: bool, seed: int | None,
+    at: str | None, variant: str | None, repeat: int | None,
+) -> None:  # fmt: skip
+    """Print the routes of one box once BGP has converged, or at an instant of a run.
 
     FILE is an experiment, a cluster file, or a folder or file of Kubernetes manifests. --format ip: as `ip route`
     prints them; bgp: Network, Next Hop, Metric, LocPrf, Path, best (>) and multipath (=), as FRR's `show ip bgp`; json:
-    the routes, and with --why the paths too (docs/models/routing.md).
+    the routes, and with --why the paths too (docs/models/routing.md). With --at, FILE is an experiment with `events:`.
     """
     from simnet.engine.route_view import boxes, not_originated, rib
     from simnet.model.fabric import DeviceKind
 
     if (node is None) == (switch is None):
         raise click.UsageError("give --node NODE or --switch NAME")
-    cluster, spec = load(file, seed)
+    if at is not None and (why or form == "bgp"):
+        raise click.UsageError("--at tells the table; the paths behind it (--why, --format bgp) are the converged ones")
+    instant = loaded_instant(file, at, variant, repeat, seed, skip_unknown=True)
+    cluster, spec = (instant.model, instant.spec) if instant else load(file, 1 if seed is None else seed)
     if node is not None:
         device = named(node, "--node", "node", boxes(cluster, DeviceKind.NODE))
     else:

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from simnet.cli.options import loaded_cluster, skip_unknown_option
+from simnet.cli.options import instant_options, loaded_cluster, loaded_instant, skip_unknown_option
 
 
 @click.command(name="trace", short_help="The way of one packet, rule by rule, and back.")
@@ -17,18 +17,22 @@ from simnet.cli.options import loaded_cluster, skip_unknown_option
 @click.option("--node", metavar="NODE", help="Ask this node's rules alone, as if the packet had just arrived there.")
 @click.option("--all", "every", is_flag=True, help="Every branch; the probabilities sum to 1.")
 @click.option("--seed", default=1, show_default=True, help="Of the one branch that is drawn without --all.")
+@instant_options
 @skip_unknown_option
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 def command(
-    file: str, source: str, destination: str, proto: str, node: str | None, every: bool, seed: int, skip_unknown: bool,
-    output: str, as_json: bool,
+    file: str, source: str, destination: str, proto: str, node: str | None, every: bool, seed: int, at: str | None,
+    variant: str | None, repeat: int | None, skip_unknown: bool, output: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Follow the first packet from SRC to DST and the answer, through the cluster of FILE.
 
     FILE is an experiment, a cluster file, or a file or folder of Kubernetes manifests. An SRC that the cluster does
-    not know is a client outside.
+    not know is a client outside. With --at, FILE is an experiment: the packet meets the tables of that instant, and is
+    lost where a wire or a device is down then; nothing changes while it is under way.
     """
-    cluster = loaded_cluster(file, skip_unknown)
+    if at is not None and node is not None:
+        raise click.UsageError("--node asks rules alone, of no instant; leave --at or --node away")
+    cluster = loaded_instant(file, at, variant, repeat, None, skip_unknown) or loaded_cluster(file, skip_unknown)
     trace = cluster.trace(source, destination, protocol=proto, node=node, all=every, seed=seed)
     click.echo(json.dumps(trace.to_dict(), indent=2) if as_json or output == "json" else str(trace))

@@ -205,10 +205,16 @@ class Request:
         around, place = self.around, packet.place
         if self.record:
             packet = self.told(packet, "send", after=str(packet.header), ttl=packet.ttl)
+        if self.has_no_power(place):
+            yield self.ended(packet, "lost", "device down", place)
+            return
         pod = around.routes.pod_of.get(place)
         if pod is not None:
             if packet.header.source == packet.header.destination:  # over the pod's own loopback
                 yield self.ended(packet, "delivered", "", place)
+                return
+            if pod.link in around.routes.broken_links:
+                yield self.ended(packet, "lost", "link down", place)
                 return
             packet = packet._replace(place=pod.node, in_interface=pod.interface, links=packet.links + 1)
             yield from self.arrive(packet)
@@ -247,7 +253,9 @@ class Request:
     def arrive(self, packet: Moving) -> Iterator[Ending]:
         """Take the next step from the place that the packet has come to."""
         kind = self.around.routes.kinds.get(packet.place)
-        if kind is None or kind is DeviceKind.CLIENTS:
+        if self.has_no_power(packet.place):
+            yield self.ended(packet, "lost", "device down", packet.place)
+        elif kind is None or kind is DeviceKind.CLIENTS:
             yield self.ended(packet, "delivered", "", packet.place)
         elif kind is DeviceKind.SWITCH or (packet := self.come_out(packet)).outer is not None:
             yield from self.pass_switch(packet)
@@ -377,10 +385,18 @@ class Request:
             for share, outward in self.decisions(packet):
                 yield from self.follow(self.likely(packet, share, outward), outward)
             return
+        if step.broken_wire is not None:
+            packet = packet._replace(links=packet.links + step.broken_wire)
+            yield self.ended(packet, "lost", "link down", packet.place)
+            return
         moved = packet._replace(
             place=step.next_place, in_interface=step.in_interface, links=packet.links + len(step.wires)
         )
         yield from self.arrive(moved)
+
+    def has_no_power(self, place: str) -> bool:
+        """Whether the device that a place is, or the node of a pod, is down."""
+        return self.around.node_of.get(place, place) in self.around.routes.dead_devices
 
     def hooks(self, names: tuple[str, ...], packet: Moving) -> Iterator[Moving | Ending]:
         """Run hooks one after the other."""

@@ -8,7 +8,7 @@ Source: net/ipv4/fib_trie.c (longest prefix; the local table first).
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -34,13 +34,21 @@ class Decision(NamedTuple):
     share: Fraction = Fraction(1)  # of random flows that take it
     tunnel: Tunnel | None = None  # FORWARD, but where to the outer header decides
     far_end: IPAddress | None = None  # the outer destination
+    broken_wire: int | None = None  # position in `wires` of the first one that carries nothing; None: all do
 
 
 class RouteWalker:
     """Answers for all devices of a fabric."""
 
-    def __init__(self, fabric: Fabric, fibs: Mapping[str, Fib]) -> None:
-        self.fabric, self.fibs = fabric, fibs
+    def __init__(
+        self,
+        fabric: Fabric,
+        fibs: Mapping[str, Fib],
+        *,
+        broken_links: frozenset[int] = frozenset(),
+        dead_devices: frozenset[str] = frozenset(),
+    ) -> None:
+        self.fabric, self.fibs, self.broken_links, self.dead_devices = fabric, fibs, broken_links, dead_devices
         self.kinds = {device.name: device.kind for device in fabric.devices}
         self.hosts = {device.name: Host(device.addresses, device.tunnels) for device in fabric.devices}
         self.rp_filters = {device.name: device.rp_filter for device in fabric.devices}
@@ -133,20 +141,32 @@ class RouteWalker:
                 )
         pod = self._veths.get((device, hop.interface))
         if pod is not None and any(ipaddress.ip_address(each) == answering for each in pod.addresses):
-            wire = self._direction(pod.link, device)
-            return Decision(FORWARD, pod.pod, hop.interface, "eth0", (wire,), told, choices)
+            crossed = ((pod.link, device),)
+            return self._over(Decision(FORWARD, pod.pod, hop.interface, "eth0", (), told, choices), crossed)
         for segment, mine in self._attached.get((device, hop.interface), ()):
             other = self._answers.get((segment.name, answering))
             if other is None:
                 continue
-            wires = []
+            senders: list[tuple[int, str]] = []
             if mine.link is not None:
-                wires.append(self._direction(mine.link, device))
+                senders.append((mine.link, device))
             if segment.bridge is not None and other.link is not None:
-                wires.append(self._direction(other.link, segment.bridge))
+                senders.append((other.link, segment.bridge))
             arrives = self.interface_of[other.device]
-            return Decision(FORWARD, other.device, hop.interface, arrives, tuple(wires), told, choices)
+            decision = Decision(FORWARD, other.device, hop.interface, arrives, (), told, choices)
+            return self._over(decision, senders)
         return Decision(NO_NEIGHBOUR, interface=hop.interface, route=told, choices=choices)
+
+    def _over(self, decision: Decision, crossed: Sequence[tuple[int, str]]) -> Decision:
+        """Fill in the wires, (position in Fabric.links, sender) each. A bridge without power sends nothing."""
+        broken = (
+            number
+            for number, (link, sender) in enumerate(crossed)
+            if link in self.broken_links or (number > 0 and sender in self.dead_devices)
+        )
+        return decision._replace(
+            wires=tuple(self._direction(link, sender) for link, sender in crossed), broken_wire=next(broken, None)
+        )
 
     def _direction(self, link: int, sender: str) -> str:
         return self._directions[2 * link + (self.fabric.links[link].a != sender)]

@@ -9,7 +9,7 @@ seed; with `all` every branch is told, ECMP next hops at 1/n each, and the proba
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -42,6 +42,7 @@ from simnet.engine.rule_walk import (
 from simnet.errors import InputError, Position, Problem
 from simnet.model.cluster import Cluster
 from simnet.model.fabric import DeviceKind
+from simnet.model.history import Instant
 from simnet.model.iptables.ruleset import Family, Ruleset
 from simnet.model.kubernetes import Service
 from simnet.model.scenario import ClusterSpec
@@ -142,14 +143,19 @@ class End:
     port: int | None
 
 
+def whole(cluster: Cluster) -> Instant:
+    """Return the tables of a cluster's steady state, in which everything works."""
+    return Instant(cluster.fibs, {}, frozenset(), frozenset())
+
+
 class Tracer:
     """Traces through one cluster; keeps what it has indexed between questions."""
 
-    def __init__(self, cluster: Cluster, spec: ClusterSpec) -> None:
+    def __init__(self, cluster: Cluster, spec: ClusterSpec, instant_of: Callable[[Cluster], Instant] = whole) -> None:
+        """`cluster` in its steady state; `instant_of` says what becomes of it, or of it with one more client."""
+        self._instant_of = instant_of
         self.cluster, self.spec, self.skip_unknown = cluster, spec, bool(spec.left_out_rules)
-        nat_outgoing = NatOutgoing(spec.calico)
-        self._whole: dict[str, dict[Family, Ruleset]] = {}
-        self._nat_outgoing = nat_outgoing
+        self._nat_outgoing = NatOutgoing(spec.calico)
         self._pods = {pod.key: pod for pod in cluster.pods}
         self._nodes = {node.name: node for node in cluster.nodes}
         self._pod_at = {
@@ -172,6 +178,7 @@ class Tracer:
         }
         self._listening = listening_pods(cluster)
         self._around: dict[str, tuple[Cluster, RouteWalker]] = {}
+        self._rulesets: dict[str, dict[Family, Ruleset]] = {}  # all nodes' rules with what Felix adds to kube-proxy's
 
     @cached_property
     def share_rules(self) -> RuleWalker:
@@ -247,19 +254,17 @@ class Tracer:
             place, outside = "", str(sender.address)
         if outside not in self._around:
             cluster = with_outside_client(self.cluster, self.spec, outside) if outside else self.cluster
-            self._around[outside] = (cluster, RouteWalker(cluster.fabric, cluster.fibs))
+            now = self._instant_of(cluster)
+            routes = RouteWalker(cluster.fabric, now.fibs, broken_links=now.broken_links, dead_devices=now.dead_devices)
+            self._around[outside] = (cluster, routes)
+            if not self._rulesets:  # a client more changes no rule
+                for node, sets in {**cluster.rulesets, **now.rulesets}.items():
+                    self._rulesets[node] = {each.family: self._nat_outgoing(each) for each in sets}
         cluster, routes = self._around[outside]
         if outside:
             place = next(device.name for device in cluster.fabric.devices if outside in device.addresses)
         node_of = {pod.key: pod.node for pod in cluster.pods}
-        return Surroundings(cluster, self._rulesets(), routes, rules, self._listening, node_of), place
-
-    def _rulesets(self) -> dict[str, dict[Family, Ruleset]]:
-        """All nodes' rules with what Felix adds to kube-proxy's."""
-        if not self._whole:
-            for node, sets in self.cluster.rulesets.items():
-                self._whole[node] = {each.family: self._nat_outgoing(each) for each in sets}
-        return self._whole
+        return Surroundings(cluster, self._rulesets, routes, rules, self._listening, node_of), place
 
     # --- one node's rules --------------------------------------------------------------------------------
 

@@ -60,6 +60,16 @@ class SessionChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Instant:
+    """The tables in force at one instant, and what carries nothing then."""
+
+    fibs: Mapping[str, Fib]  # by device
+    rulesets: Mapping[str, tuple[Ruleset, ...]]  # of the nodes whose rules are not those of the start
+    broken_links: frozenset[int]  # positions in Fabric.links
+    dead_devices: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class TableHistory:
     """The tables at the start and every change after it, each list in order of time; equal times in device order."""
 
@@ -80,3 +90,14 @@ class TableHistory:
                 break
             tables[change.device] = change.fib
         return tables
+
+    def at(self, time_ps: int) -> Instant:
+        """Return all that a packet meets at an instant, changes of that instant included."""
+        carries = {change.link: change.carries for change in self.links if change.time_ps <= time_ps}
+        works = {change.device: change.works for change in self.devices if change.time_ps <= time_ps}
+        return Instant(
+            self.fibs_at(time_ps),
+            {change.node: change.rulesets for change in self.rules if change.time_ps <= time_ps},
+            frozenset(link for link, is_whole in carries.items() if not is_whole),
+            frozenset(device for device, is_on in works.items() if not is_on),
+        )
