@@ -37,8 +37,10 @@ class Result(RecordedRuns):
 
     def _measures_of(self, manifest: Mapping[str, Any]) -> dict[str, float]:
         stored = manifest["measures"]
-        if stored is not None and {c.name for c in MEASURES} <= set(stored):
-            return {name: float("nan") if value is None else float(value) for name, value in stored.items()}
+        names = [column.name for column in MEASURES]
+        # A run of an older version that kept no flows: what it did not measure is not known, what it did is.
+        if stored is not None and (set(names) <= set(stored) or "flows.parquet" not in manifest["files"]):
+            return {name: float("nan") if stored.get(name) is None else float(stored[name]) for name in names}
         flows, load = self._columns(manifest, "flows", FLOWS), self._columns(manifest, "load", LOAD)
         return {**measure_flows(flows), **measure_spread(load)}
 

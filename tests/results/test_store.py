@@ -41,6 +41,18 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def test_figures_of_an_older_version_without_flows_stay_and_what_it_did_not_measure_is_unknown(tmp_path):
+    runs = experiment(repeats=1, flows=50)
+    for description, recording in runs:
+        figures = measure_run(recording)
+        del figures["pod_packets_cov"]
+        write_run(tmp_path, description, recording, keep=("load", "hops"), measures=figures)
+    write_index(tmp_path, [description.id for description, _ in runs])
+    measures = load_results(tmp_path).measures
+    assert (measures["flows"] > 0).all()
+    assert measures["pod_packets_cov"].isna().all()
+
+
 @pytest.mark.parametrize("measures", [True, False])
 def test_a_stored_result_equals_the_one_in_memory(tmp_path, measures):
     memory, stored = Result.from_recordings(written(tmp_path, measures=measures)), load_results(tmp_path)
