@@ -28,7 +28,7 @@ from simnet.analysis.result import Result
 from simnet.config.digests import digest_of
 from simnet.engine.executor import Failed, run_all
 from simnet.engine.network import CompiledCluster
-from simnet.engine.simulate import prepare, simulate
+from simnet.engine.simulate import events_of, prepare, simulate
 from simnet.errors import SimnetError
 from simnet.model.recording import QUEUE_TABLES
 from simnet.model.scenario import Experiment, Placement, PlannedRun, Scenario
@@ -180,6 +180,8 @@ def perform(task: _Task, tell: Callable[[int], None]) -> None:
     scenario = planned.scenario
     compiled = _compiled(task.cluster_key, scenario, planned.seed)
     manifest = {**task.origin, "topology": topology_of(compiled.cluster.fabric)}
+    if happened := events_of(scenario, compiled.cluster, seed=planned.seed):
+        manifest["events"] = [{"at_ps": e.at_ps, "until_ps": e.until_ps, "name": e.label} for e in happened]
     description = RunDescription(
         planned.run_id,
         planned.variant,

@@ -23,6 +23,7 @@ from simnet.engine.sinks import PacketSink
 from simnet.engine.targets import callers_of, service_of, service_port, targets_of
 from simnet.errors import InputError, Position, Problem
 from simnet.model.cluster import Cluster
+from simnet.model.events import Event
 from simnet.model.history import TableHistory
 from simnet.model.recording import Recording
 from simnet.model.scenario import Scenario
@@ -110,11 +111,16 @@ def prepare(scenario: Scenario, *, seed: int) -> CompiledCluster:
 
 def history_of(scenario: Scenario, cluster: Cluster, *, seed: int) -> TableHistory | None:
     """Return how the tables change while the scenario runs; None: they stay as they are."""
-    events = (*scenario.events, *random_events(scenario.failures, cluster, scenario.run.duration_ps, seed))
+    events = events_of(scenario, cluster, seed=seed)
     if not events:
         return None
-    ordered = sorted(events, key=lambda event: event.at_ps)
-    return run_control_plane(cluster, scenario.cluster, ordered, until_ps=scenario.run.duration_ps, seed=seed)
+    return run_control_plane(cluster, scenario.cluster, events, until_ps=scenario.run.duration_ps, seed=seed)
+
+
+def events_of(scenario: Scenario, cluster: Cluster, *, seed: int) -> list[Event]:
+    """Return what happens in a run, scripted and at random, in order of time."""
+    events = (*scenario.events, *random_events(scenario.failures, cluster, scenario.run.duration_ps, seed))
+    return sorted(events, key=lambda event: event.at_ps)
 
 
 def _undrawable(error: ValueError) -> Problem:

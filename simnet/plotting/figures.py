@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from simnet.analysis.result import Result
 from simnet.errors import ResultError
 from simnet.plotting.comparison import SHOWN_OF_REQUESTS, delay_ccdf, efficiency_figure, hop_counts
+from simnet.plotting.events import has_events, load_over_time, losses_over_time
 from simnet.plotting.latency import latency_ccdf, latency_over_load, latency_over_time, latency_parts
 from simnet.plotting.spread import load_spread
 from simnet.plotting.stations import link_heat_map, stations_over_time
@@ -18,6 +20,7 @@ from simnet.plotting.style import figure_style
 from simnet.plotting.topology import topology
 
 DPI = 160
+MOST_POINTS = 8  # of a sweep, for figures that are drawn point by point
 
 
 def all_figures(result: Result) -> Iterator[tuple[str, str, Figure]]:
@@ -47,6 +50,8 @@ def all_figures(result: Result) -> Iterator[tuple[str, str, Figure]]:
         yield f"topology-{number}-{_safe(variant)}", f"Traffic on each wire: {variant}.", _figure(ax)
     if len(result.latency):
         yield from _of_queues(result, swept)
+    if has_events(result) and len(result.flows):
+        yield from _of_events(result)
     ax = delay_ccdf(result)
     if ax.lines:
         yield "delay-ccdf", "How many flows see a longer path delay.", _figure(ax)
@@ -66,6 +71,20 @@ def _of_queues(result: Result, swept: list[str]) -> Iterator[tuple[str, str, Fig
         queues = stations_over_time(result, variant, "queue_max")
         yield f"queues-{end}", f"The longest queues: {variant}.", _figure(queues)
         yield f"links-{end}", f"How busy each link is: {variant}.", _figure(link_heat_map(result, variant))
+
+
+def _of_events(result: Result) -> Iterator[tuple[str, str, Figure]]:
+    points = {json.dumps(manifest["sweep"]): manifest["sweep"] for manifest in result.manifests}
+    for number, point in enumerate(list(points.values())[:MOST_POINTS]):
+        said = f" ({', '.join(f'{name} {value}' for name, value in point.items())})" if point else ""
+        yield (
+            f"losses-{number}",
+            f"Flows without an answer over time{said}.",
+            _figure(losses_over_time(result, at=point)),
+        )
+    for number, variant in enumerate(result.variants):
+        caption = f"Connections of each serving node over time: {variant}."
+        yield f"load-over-time-{number}-{_safe(variant)}", caption, _figure(load_over_time(result, variant))
 
 
 def save_figures(result: Result, folder: Path | str) -> list[Path]:

@@ -1,0 +1,134 @@
+"""Runs in which something happens: what is lost and who takes the load over time, the events' spans shaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from simnet.analysis import over_time
+from simnet.analysis.result import Result
+from simnet.errors import ResultError
+from simnet.plotting.style import COLOURS, figure_style, legend_below, looks, new_axes, plain, point_text, sweep_point
+from simnet.units import PS_PER_S
+
+LINES = ("-", "--", "-.", ":")
+HEADROOM = 1.08  # for the events' names
+LABEL_SHARE = 0.15  # of the axis, for a name
+_PLACES = {"serving_node": "serving node", "entry_node": "entry node", "pod": "pod"}
+
+
+def has_events(result: Result) -> bool:
+    """Whether anything happened in any run while its traffic ran."""
+    return any(manifest["manifest"].get("events") for manifest in result.manifests)
+
+
+def losses_over_time(
+    result: Result, *, at: Mapping[str, object] | None = None, bin_s: float | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw the share of flows without an answer by when they began, with 95 % intervals over repeats.
+
+    `bin_s`: width of a bin in seconds. ResultError where the runs kept no flows.
+    """
+    point = sweep_point(result, at)
+    flows = _flows(result, point)
+    edges_s = over_time.bins_s(flows, bin_s)
+    table = over_time.losses_over_time(flows, edges_s)
+    with figure_style():
+        ax = new_axes() if ax is None else ax
+        _shade(ax, result, point, float(edges_s[-1]))
+        for number, variant in enumerate(result.variants):
+            mine = table[table["variant"] == variant]
+            _band(ax, mine, "lost_share", 100, looks(result.variants)[variant].colour, LINES[number % 4], variant)
+        ax.set_ylim(0, HEADROOM * min(100, max(1.0, ax.get_ylim()[1])))
+        ax.set_ylabel("flows without an answer (%)")
+        ax.set_title("\n".join(t for t in ("What is lost, and when", point_text(point)) if t), loc="left")
+        legend_below(ax, 2)
+    return ax
+
+
+def load_over_time(
+    result: Result,
+    variant: str,
+    by: str = "serving_node",
+    *,
+    at: Mapping[str, object] | None = None,
+    bin_s: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw connections a second of each node (or `entry_node`, `pod`) over time, with 95 % intervals over repeats.
+
+    Where there are more than eight, those whose load changes most. ResultError where the runs kept no flows.
+    """
+    if by not in _PLACES:
+        raise ValueError(f"no load by {by!r} over time; there are {', '.join(_PLACES)}")
+    point = sweep_point(result, at)
+    flows = _flows(result, point)
+    flows = flows[flows["variant"] == variant]
+    edges_s = over_time.bins_s(flows, bin_s)
+    names = sorted(set(flows[by].astype(str)) - {""}, key=_natural)
+    table = over_time.load_over_time(flows, by, edges_s, names)
+    if len(names) > len(COLOURS):
+        spread = table.groupby(by)["connections_per_s"].std()
+        names = sorted(spread.sort_values(ascending=False, kind="stable").index[: len(COLOURS)], key=_natural)
+    with figure_style():
+        ax = new_axes() if ax is None else ax
+        _shade(ax, result, point, float(edges_s[-1]))
+        for number, name in enumerate(names):
+            _band(ax, table[table[by] == name], "connections_per_s", 1, COLOURS[number], LINES[number % 4], name)
+        ax.set_ylim(0, HEADROOM * ax.get_ylim()[1])
+        ax.set_ylabel("connections a second")
+        title = f"Load by {_PLACES[by]}: {plain(variant)}"
+        ax.set_title("\n".join(t for t in (title, point_text(point)) if t), loc="left")
+        legend_below(ax, 4)
+    return ax
+
+
+def _flows(result: Result, point: Mapping[str, object]) -> pd.DataFrame:
+    flows = result.flows
+    for name, value in point.items():
+        flows = flows[flows[name] == value]
+    if flows.empty:
+        raise ResultError("the runs kept no flows; let the experiment say `record: flows`")
+    return flows
+
+
+def _band(ax: Axes, table: pd.DataFrame, name: str, scale: float, colour: str, line: str, label: str) -> None:
+    start_s = table["start_s"].to_numpy()
+    edges_s = np.append(start_s, 2 * start_s[-1] - start_s[-2])
+    mean, low, high = (scale * table[f"{name}{end}"].to_numpy() for end in ("", "_low", "_high"))
+    ax.stairs(mean, edges_s, baseline=None, color=colour, linestyle=line, linewidth=1.4, label=plain(label))
+    if not np.isnan(low).all():
+        ax.stairs(high, edges_s, baseline=low, color=colour, alpha=0.2, fill=True, linewidth=0)
+
+
+def _shade(ax: Axes, result: Result, point: Mapping[str, object], end_s: float) -> None:
+    """Shade the events that all runs of a sweep point share; those at random differ from run to run."""
+    happened = [
+        manifest["manifest"].get("events", [])
+        for manifest in result.manifests
+        if all(manifest["sweep"].get(name) == value for name, value in point.items())
+    ]
+    shared: list[dict[str, Any]] = [event for event in happened[0] if all(event in other for other in happened[1:])]
+    ax.set_xlabel("time (s)")
+    named_s = -np.inf
+    for event in shared:
+        begin_s = event["at_ps"] / PS_PER_S
+        if event["until_ps"] is None:
+            ax.axvline(begin_s, color="#777777", linewidth=0.9)
+        else:
+            ax.axvspan(begin_s, event["until_ps"] / PS_PER_S, color="#e8e8e8", linewidth=0, zorder=0)
+        if begin_s - named_s > LABEL_SHARE * end_s:  # else it would stand on the one before
+            named_s = begin_s
+            ax.text(
+                begin_s, 0.995, plain(event["name"]), transform=ax.get_xaxis_transform(), fontsize=7, va="top",
+                color="#444444",
+            )  # fmt: skip
+
+
+def _natural(name: str) -> tuple[str, int, str]:
+    head, _, number = name.rpartition("-")
+    return (head, int(number), "") if number.isdigit() else (name, 0, "")
