@@ -24,7 +24,7 @@ def bins_s(flows: pd.DataFrame, width_s: float | None = None) -> NDArray[np.floa
     if width_s is None:
         power = 10 ** np.floor(np.log10(end_s / LEAST_BINS))
         width_s = float(max(step * power for step in (1, 2, 5) if end_s / (step * power) >= LEAST_BINS))
-    return width_s * np.arange(int(np.floor(end_s / width_s + 0.5)) + 1)
+    return (width_s * np.arange(int(np.floor(end_s / width_s + 0.5)) + 1)).astype(np.float64)
 
 
 def losses_over_time(flows: pd.DataFrame, edges_s: NDArray[np.float64]) -> pd.DataFrame:
@@ -58,7 +58,8 @@ def _by_run(flows: pd.DataFrame, edges_s: NDArray[np.float64], weight: NDArray[n
     place = np.searchsorted(edges_s * PS_PER_S, flows["start_ps"].to_numpy(), side="right") - 1
     count, inside = len(edges_s) - 1, place < len(edges_s) - 1
     cell = runs[inside] * count + place[inside]
-    return np.bincount(cell, weight[inside], len(run_names) * count).reshape(len(run_names), count)
+    sums = np.bincount(cell, weight[inside], len(run_names) * count).astype(np.float64)
+    return sums.reshape(len(run_names), count)
 
 
 def _positive(counts: NDArray[np.float64]) -> NDArray[np.float64]:
