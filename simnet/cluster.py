@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO
 
 from simnet.config.cluster_file import load_cluster_spec
@@ -210,13 +211,21 @@ class ClusterAt(Cluster):
         return whole(cluster) if history is None else history.at(self.time_ps)
 
 
-def cluster_at(experiment: Experiment, at: str, *, variant: str | None = None, repeat: int = 0) -> ClusterAt:
+def cluster_at(
+    experiment: Experiment,
+    at: str,
+    *,
+    variant: str | None = None,
+    point: Mapping[str, object] | None = None,
+    repeat: int = 0,
+) -> ClusterAt:
     """Return the cluster of one run as it is at an instant, such as "12s", changes of that instant included.
 
-    `variant` None is the first one. Of a sweep it is the first point. Raises InputError for a variant or repetition
-    that is not there, and for a time outside the run.
+    `variant` None is the first one. `point` gives values of swept names, as in `sweep:`; the first point that has them
+    is taken. Raises InputError for a variant, point or repetition that is not there, and for a time outside the run.
     """
-    planned = _planned(experiment, next(iter(experiment.variants)) if variant is None else variant, repeat)
+    variant = next(iter(experiment.variants)) if variant is None else variant
+    planned = _planned(experiment, variant, repeat, point or {})
     duration_ps = planned.scenario.run.duration_ps
     try:
         time_ps = parse_duration(at)
@@ -246,8 +255,20 @@ def rules_after_run(
     return NodeRules(node, rules_after(planned.scenario, seed=planned.seed, node=node, family=Family(family.lower())))
 
 
-def _planned(experiment: Experiment, variant: str, repeat: int) -> PlannedRun:
-    planned = next((run for run in experiment.runs if (run.variant, run.repeat) == (variant, repeat)), None)
+def _planned(
+    experiment: Experiment, variant: str, repeat: int, point: Mapping[str, object] = MappingProxyType({})
+) -> PlannedRun:
+    """The first run of that variant and repetition at a point with these values, as they are or as texts."""
+    runs = [run for run in experiment.runs if _is_at(run, point)]
+    if not runs:
+        swept: dict[str, dict[str, None]] = {}
+        for run in experiment.runs:
+            for name, value in run.point:
+                swept.setdefault(name, {})[f"{name}={value}"] = None
+        known = "; ".join(", ".join(values) for values in swept.values()) or "none: it does not sweep"
+        found = ", ".join(f"{name}={value}" for name, value in point.items())
+        raise InputError([Problem(Position(experiment.file), "sweep", found, f"a point: {known}", "name one of those")])
+    planned = next((run for run in runs if (run.variant, run.repeat) == (variant, repeat)), None)
     if planned is None:
         known = ", ".join(experiment.variants)
         repeats = 1 + max(run.repeat for run in experiment.runs)
@@ -255,6 +276,13 @@ def _planned(experiment: Experiment, variant: str, repeat: int) -> PlannedRun:
         expected = f"one of the variants {known}; a repetition from 0 to {repeats - 1}"
         raise InputError([Problem(Position(experiment.file), "variants", found, expected, "name one of those")])
     return planned
+
+
+def _is_at(run: PlannedRun, point: Mapping[str, object]) -> bool:
+    values = dict(run.point)
+    return all(
+        name in values and (values[name] == wanted or str(values[name]) == wanted) for name, wanted in point.items()
+    )
 
 
 def _no_node(name: str, known: tuple[str, ...]) -> Problem:

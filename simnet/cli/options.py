@@ -69,6 +69,12 @@ def instant_options(function: Function) -> Function:
         click.option("--at", metavar="TIME", help="At that time of a run of the experiment FILE: 12s, 2.5s."),
         click.option("--variant", metavar="NAME", help="With --at: of which variant; else of the first one."),
         click.option(
+            "--point",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="With --at: of which point of the sweep; may be given again; else of the first one.",
+        ),
+        click.option(
             "--repeat", type=click.IntRange(0), metavar="R", help="With --at: of which repetition; else of 0."
         ),
     )
@@ -78,21 +84,30 @@ def instant_options(function: Function) -> Function:
 
 
 def loaded_instant(
-    file: str, at: str | None, variant: str | None, repeat: int | None, seed: int | None, skip_unknown: bool
+    file: str,
+    at: str | None,
+    variant: str | None,
+    point: tuple[str, ...],
+    repeat: int | None,
+    seed: int | None,
+    skip_unknown: bool,
 ) -> ClusterAt | None:
     """Return the cluster at the instant that was asked for, and tell on stderr which; None: at no instant."""
     if at is None:
-        if variant is not None or repeat is not None:
-            raise click.UsageError("--variant and --repeat go with --at TIME")
+        if variant is not None or repeat is not None or point:
+            raise click.UsageError("--variant, --point and --repeat go with --at TIME")
         return None
+    if wrong := [each for each in point if "=" not in each]:
+        raise click.UsageError(f"--point {wrong[0]}: give NAME=VALUE, as in `sweep:`")
     from simnet.cluster import cluster_at
 
     experiment = loaded(file, seed, (), skip_unknown)
-    found = cluster_at(experiment, at, variant=variant, repeat=repeat or 0)
+    found = cluster_at(
+        experiment, at, variant=variant, point=dict(each.split("=", 1) for each in point), repeat=repeat or 0
+    )
     run, fabric, now = found.run, found.steady.fabric, found.instant
-    click.echo(f"at {at} of variant {run.variant}, repetition {run.repeat}, seed {run.seed}", err=True)
-    if run.point:
-        click.echo("the experiment sweeps: it is the first point", err=True)
+    swept = "".join(f", {name}={value}" for name, value in run.point)
+    click.echo(f"at {at} of variant {run.variant}{swept}, repetition {run.repeat}, seed {run.seed}", err=True)
     if not (run.scenario.events or run.scenario.failures):
         click.echo("the experiment has no events: nothing changes while it runs", err=True)
     for device in sorted(now.dead_devices):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @instant_options
 def command(
     file: str, node: str | None, switch: str | None, form: str, family: str, local: bool, why: bool, seed: int | None,
-    at: str | None, variant: str | None, repeat: int | None,
+    at: str | None, variant: str | None, point: tuple[str, ...], repeat: int | None,
 ) -> None:  # fmt: skip
     """Print the routes of one box once BGP has converged, or at an instant of a run.
 
@@ -46,7 +46,7 @@ def command(
         raise click.UsageError("give --node NODE or --switch NAME")
     if at is not None and (why or form == "bgp"):
         raise click.UsageError("--at tells the table; the paths behind it (--why, --format bgp) are the converged ones")
-    instant = loaded_instant(file, at, variant, repeat, seed, skip_unknown=True)
+    instant = loaded_instant(file, at, variant, point, repeat, seed, skip_unknown=True)
     cluster, spec = (instant.model, instant.spec) if instant else load(file, 1 if seed is None else seed)
     if node is not None:
         device = named(node, "--node", "node", boxes(cluster, DeviceKind.NODE))

@@ -23,7 +23,7 @@ from simnet.cli.options import instant_options, loaded_cluster, loaded_instant, 
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 def command(
     file: str, source: str, destination: str, proto: str, node: str | None, every: bool, seed: int, at: str | None,
-    variant: str | None, repeat: int | None, skip_unknown: bool, output: str, as_json: bool,
+    variant: str | None, point: tuple[str, ...], repeat: int | None, skip_unknown: bool, output: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Follow the first packet from SRC to DST and the answer, through the cluster of FILE.
 
@@ -33,6 +33,6 @@ def command(
     """
     if at is not None and node is not None:
         raise click.UsageError("--node asks rules alone, of no instant; leave --at or --node away")
-    cluster = loaded_instant(file, at, variant, repeat, None, skip_unknown) or loaded_cluster(file, skip_unknown)
+    cluster = loaded_instant(file, at, variant, point, repeat, None, skip_unknown) or loaded_cluster(file, skip_unknown)
     trace = cluster.trace(source, destination, protocol=proto, node=node, all=every, seed=seed)
     click.echo(json.dumps(trace.to_dict(), indent=2) if as_json or output == "json" else str(trace))

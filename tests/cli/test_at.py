@@ -23,6 +23,7 @@ cluster:
   objects: [{MANIFEST}]
   nodes: {{count: 2}}
   calico: {{bgp: {{gracefulRestart: none}}}}
+  fabric: {{bgp: {{bfd: 300ms}}}}  # which a session uses where both ends have it
 workload:
   clients: {{count: 50, from: 198.51.100.0/24}}
   flows: {{arrivals: {{poisson: 1000/s}}, packets: 4, packetSize: 1000B}}
@@ -105,6 +106,17 @@ def test_which_run_it_is_of_is_told_and_can_be_chosen(tmp_path, told):
     assert "no events" in quiet
 
 
+def test_a_point_of_the_sweep_can_be_chosen(tmp_path, told):
+    file = written(tmp_path, "[{at: 1s, link: [tor, node-2], do: silent}]\nsweep: {calico.bgp.bfd: [none, 300ms]}")
+    args = ("routes", file, "--switch", "tor", "--at", "3s")
+    assert "10.217.69.128/26" in told(*args)[0]  # no hold time has run out
+    out, err = told(*args, "--point", "calico.bgp.bfd=300ms")
+    assert "10.217.69.128/26" not in out
+    assert "variant first, calico.bgp.bfd=300ms, repetition 0" in err
+    _, err = told(*args, "--point", "calico.bgp.bfd=1s", code=2)
+    assert "calico.bgp.bfd=none, calico.bgp.bfd=300ms" in err
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -112,7 +124,9 @@ def test_which_run_it_is_of_is_told_and_can_be_chosen(tmp_path, told):
         (("--at", "7"), "a time with its unit"),
         (("--at", "1s", "--variant", "third"), "one of the variants first, second"),
         (("--at", "1s", "--repeat", "2"), "a repetition from 0 to 1"),
-        (("--repeat", "1"), "--variant and --repeat go with --at"),
+        (("--repeat", "1"), "--variant, --point and --repeat go with --at"),
+        (("--at", "1s", "--point", "seed"), "give NAME=VALUE"),
+        (("--at", "1s", "--point", "calico.wiring=S1"), "none: it does not sweep"),
         (("--at", "1s", "--why"), "--at tells the table"),
         (("--at", "1s", "--format", "bgp"), "--at tells the table"),
     ],
