@@ -20,11 +20,11 @@ def bins_s(flows: pd.DataFrame, width_s: float | None = None) -> NDArray[np.floa
 
     A last bin that the traffic fills by less than half is left out, for a share of few flows says little.
     """
-    end_s = float(flows["start_ps"].max()) / PS_PER_S
+    end_s = max(1, int(flows["start_ps"].max())) / PS_PER_S
     if width_s is None:
         power = 10 ** np.floor(np.log10(end_s / LEAST_BINS))
         width_s = float(max(step * power for step in (1, 2, 5) if end_s / (step * power) >= LEAST_BINS))
-    return (width_s * np.arange(int(np.floor(end_s / width_s + 0.5)) + 1)).astype(np.float64)
+    return (width_s * np.arange(max(1, int(np.floor(end_s / width_s + 0.5))) + 1)).astype(np.float64)
 
 
 def losses_over_time(flows: pd.DataFrame, edges_s: NDArray[np.float64]) -> pd.DataFrame:

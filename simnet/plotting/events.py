@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from simnet.analysis import over_time
 from simnet.analysis.result import Result
@@ -42,7 +43,11 @@ def losses_over_time(
         _shade(ax, result, point, float(edges_s[-1]))
         for number, variant in enumerate(result.variants):
             mine = table[table["variant"] == variant]
-            _band(ax, mine, "lost_share", 100, looks(result.variants)[variant].colour, LINES[number % 4], variant)
+            if mine.empty:
+                continue
+            _band(
+                ax, mine, edges_s, "lost_share", 100, looks(result.variants)[variant].colour, LINES[number % 4], variant
+            )
         ax.set_ylim(0, HEADROOM * min(100, max(1.0, ax.get_ylim()[1])))
         ax.set_ylabel("flows without an answer (%)")
         ax.set_title("\n".join(t for t in ("What is lost, and when", point_text(point)) if t), loc="left")
@@ -67,8 +72,8 @@ def load_over_time(
         raise ValueError(f"no load by {by!r} over time; there are {', '.join(_PLACES)}")
     point = sweep_point(result, at)
     flows = _flows(result, point)
-    flows = flows[flows["variant"] == variant]
     edges_s = over_time.bins_s(flows, bin_s)
+    flows = flows[flows["variant"] == variant]
     names = sorted(set(flows[by].astype(str)) - {""}, key=_natural)
     table = over_time.load_over_time(flows, by, edges_s, names)
     if len(names) > len(COLOURS):
@@ -78,7 +83,9 @@ def load_over_time(
         ax = new_axes() if ax is None else ax
         _shade(ax, result, point, float(edges_s[-1]))
         for number, name in enumerate(names):
-            _band(ax, table[table[by] == name], "connections_per_s", 1, COLOURS[number], LINES[number % 4], name)
+            _band(
+                ax, table[table[by] == name], edges_s, "connections_per_s", 1, COLOURS[number], LINES[number % 4], name
+            )
         ax.set_ylim(0, HEADROOM * ax.get_ylim()[1])
         ax.set_ylabel("connections a second")
         title = f"Load by {_PLACES[by]}: {plain(variant)}"
@@ -96,9 +103,16 @@ def _flows(result: Result, point: Mapping[str, object]) -> pd.DataFrame:
     return flows
 
 
-def _band(ax: Axes, table: pd.DataFrame, name: str, scale: float, colour: str, line: str, label: str) -> None:
-    start_s = table["start_s"].to_numpy()
-    edges_s = np.append(start_s, 2 * start_s[-1] - start_s[-2])
+def _band(
+    ax: Axes,
+    table: pd.DataFrame,
+    edges_s: NDArray[np.float64],
+    name: str,
+    scale: float,
+    colour: str,
+    line: str,
+    label: str,
+) -> None:
     mean, low, high = (scale * table[f"{name}{end}"].to_numpy() for end in ("", "_low", "_high"))
     ax.stairs(mean, edges_s, baseline=None, color=colour, linestyle=line, linewidth=1.4, label=plain(label))
     if not np.isnan(low).all():

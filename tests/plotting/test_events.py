@@ -59,6 +59,13 @@ def test_load_moves_to_the_node_that_is_left():
     np.testing.assert_allclose(a + b, RATE)
 
 
+def test_one_bin_may_hold_all():
+    result = Result.from_recordings([run(0, lost=5)])
+    ((values, _, _),) = drawn(losses_over_time(result, bin_s=15))
+    np.testing.assert_allclose(values, [10])
+    assert len(drawn(load_over_time(result, "pod", bin_s=15))) == 2
+
+
 def test_an_event_that_only_one_repeat_met_is_not_shaded():
     other = SPAN | {"at_ps": 10**12}
     ax = losses_over_time(Result.from_recordings([run(0, lost=1), run(1, lost=1, event=other)]), bin_s=1)
