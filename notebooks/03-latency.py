@@ -41,6 +41,7 @@ from simnet.plotting import (
 from simnet.plotting.style import COLOURS, new_axes
 
 RATE = "workload.flows.arrivals.poisson"
+LIMIT = "workload.requests.perConnection"
 
 # %% [markdown]
 # ## An entry point under load
@@ -186,16 +187,24 @@ ax.figure
 # %% [markdown]
 # ## Connections that live long
 #
-# The rules choose a pod per *connection*. Ten pods get about 4,000 requests a second, over connections of 1, 10, 100 or 1,000 requests. With N
+# The rules choose a pod per *connection*. A hundred clients, each with one connection open, make 50,000 requests a second
+# and give a connection up after 1, 10, 100 or 1,000 of them. With N
 # connections over E pods the coefficient of variation of the load is about $\sqrt{(E-1)/N}$, however many requests they carry.
 
 # %%
 keep = simnet.run(
-    simnet.load_experiment("../experiments/keep-alive.yaml", settings=["run={duration: 5s, repeat: 5, seed: 1}"])
+    simnet.load_experiment(
+        "../experiments/keep-alive.yaml",
+        settings=[
+            f"sweep={{{LIMIT}: [1, 10, 100, 1000]}}",
+            "workload.requests.ratePerClient=500/s",
+            "variants={node-port: {entry: NodePort, service: web-node-port, nodeChoice: random}}",
+        ],
+    )
 )
 pods = keep.load[keep.load["where"] == "pod"]
 rows = []
-for _, of_point in pods.groupby("workload.flows", observed=True):
+for _, of_point in pods.groupby(LIMIT, observed=True):
     runs = [run for _, run in of_point.groupby("run", observed=True)]
     connections = np.mean([run["connections"].sum() for run in runs])
     cov = t_interval([coefficient_of_variation(run["packets"]) for run in runs])
