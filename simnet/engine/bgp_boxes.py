@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from simnet.controlplane.bgp.path import Peering
@@ -61,6 +62,7 @@ class Box:
     is_awake: bool = False
     is_running: bool = True
     is_frozen: bool = False
+    overdue: list[Callable[[], None]] = field(default_factory=list)  # timers that ran out while it was frozen
     waits_for: set[str] = field(default_factory=set)  # after a restart: peers whose End-of-RIB is awaited
 
     @property

@@ -116,6 +116,14 @@ def _noticed(plane: ControlPlane, end: End, link: int, is_there: bool) -> None:
     plane.wake(end.box)
 
 
+def _look_at_carriers(plane: ControlPlane, box: Box) -> None:
+    """Let a daemon that runs again notice what it could not while it did not."""
+    for end in box.ends.values():
+        if end.peering.is_single_hop:
+            for link in plane.wires.between(end.peering.local, end.peering.remote):
+                _noticed(plane, end, link, plane.wires.has_carrier(link))
+
+
 def _routed_interface(plane: ControlPlane, end: End, link: int) -> str | None:
     for segment in plane.cluster.fabric.segments:
         for attachment in segment.attachments:
@@ -179,6 +187,7 @@ def _end_daemon(plane: ControlPlane, box: Box, goodbye: Happening | None) -> Non
         end.session = Session()
     box.is_running = box.is_frozen = False
     box.inbox.clear()
+    box.overdue.clear()
 
 
 def _start_daemons(plane: ControlPlane, device: str, *, has_routes: bool) -> None:
@@ -199,6 +208,7 @@ def _start_daemons(plane: ControlPlane, device: str, *, has_routes: bool) -> Non
         else:
             plane.boxes.rewrite(box)
             plane.table_follows(box)
+        _look_at_carriers(plane, box)
         for end in box.ends.values():
             plane.happens(end, Happening.START)
 
@@ -212,13 +222,14 @@ def _freezes(plane: ControlPlane, event: Event) -> Undo:
     def resume() -> None:
         for box in boxes:
             box.is_frozen = False
+            _look_at_carriers(plane, box)
         plane.ends_hear_again(since_ps)
         for box in boxes:
             box.is_awake = False
             plane.wake(box)
-            for end in box.ends.values():
-                if not end.is_up and not end.connection:
-                    plane.happens(end, Happening.START)
+            overdue, box.overdue = box.overdue, []
+            for work in overdue:
+                work()
 
     return resume
 

@@ -152,12 +152,16 @@ class ControlPlane:
             self.sessions.append(SessionChange(self.now, end.peering.local, end.peering.remote, "Active", ""))
 
     def _later(self, end: End, delay_ps: int, work: Callable[[], None], *, is_void: bool = True) -> None:
-        """Do something if by then the end's timers have not been stopped and its daemon answers."""
+        """Do something if by then the end's timers have not been stopped; a frozen daemon does it once it goes on."""
         token = end.token
 
         def do() -> None:
-            if (not is_void or token == end.token) and end.box.answers:
+            if is_void and token != end.token:
+                return
+            if end.box.answers:
                 work()
+            elif end.box.is_running:
+                end.box.overdue.append(do)
 
         self.after(delay_ps, do)
 

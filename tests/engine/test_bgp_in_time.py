@@ -207,6 +207,19 @@ def test_a_node_that_comes_back_behind_a_silent_link_is_found_when_the_link_is()
     assert history.fibs_at(MINUTE) == dict(ready.fibs)
 
 
+def test_timers_that_run_out_in_a_frozen_daemon_are_acted_on_once_it_goes_on():
+    """A node is back, and its daemon is frozen when it would have connected to the others."""
+    ready, spec = three_nodes(wiring=Wiring.S2)
+    for node in ("n0", "n2"):  # of two nodes one connects, the other waits for that
+        events = (
+            Event(0, EventKind.NODE_DIES, (node,), PS_PER_S // 2),
+            Event(PS_PER_S, EventKind.BGP_FREEZES, (node,), 4 * PS_PER_S),
+        )
+        for seed in range(5):
+            history = run_control_plane(ready, spec, events, until_ps=5 * MINUTE, seed=seed)
+            assert history.fibs_at(5 * MINUTE) == dict(ready.fibs)
+
+
 def test_a_claimed_block_is_told_to_everyone_and_a_wrong_event_is_named():
     ready, spec = three_nodes(wiring=Wiring.S2)
     event = Event(PS_PER_S, EventKind.BLOCK_CLAIMED, ("n0", "192.168.9.0/26"))
