@@ -19,7 +19,7 @@ from simnet.controlplane.kube_proxy.restore_text import restore_text
 from simnet.engine.materialise import materialise
 from simnet.engine.shares import ShareRow, share_rows
 from simnet.engine.trace import Trace, Tracer, whole
-from simnet.errors import InputError, Position, Problem
+from simnet.errors import InputError, Position, Problem, unknown_name
 from simnet.model.cluster import Cluster as Model
 from simnet.model.history import Instant
 from simnet.model.iptables.listing_printer import listing_text
@@ -101,7 +101,9 @@ class Cluster:
     def rules(self, node: str, family: str = "ipv4") -> NodeRules:
         """Return a node's rules. Raises InputError for a node or family that the cluster does not have."""
         if node not in self.model.rulesets:
-            raise InputError([_no_node(node, self.nodes)])
+            raise InputError(
+                [unknown_name(Position("command line"), "--node", node, "a node of the cluster", self.nodes)]
+            )
         for ruleset in self.model.rulesets[node]:
             if ruleset.family.value == family.lower():
                 return NodeRules(node, ruleset)
@@ -283,12 +285,3 @@ def _is_at(run: PlannedRun, point: Mapping[str, object]) -> bool:
     return all(
         name in values and (values[name] == wanted or str(values[name]) == wanted) for name, wanted in point.items()
     )
-
-
-def _no_node(name: str, known: tuple[str, ...]) -> Problem:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    few = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-    fix = f"did you mean {near[0]}?" if near else "correct the name"
-    return Problem(Position("command line"), "--node", name, f"a node of the cluster: {few}", fix)

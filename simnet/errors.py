@@ -37,6 +37,17 @@ class Problem:
         return f"{place}\n  found:    {self.found}\n  expected: {self.expected}\n  fix:      {self.fix}"
 
 
+def unknown_name(where: Position, field: str, name: str, what: str, known: Iterable[str]) -> Problem:
+    """Return the mistake of naming something that is not there; `what` is expected, the nearest spelling the fix."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    few = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    fix = f"did you mean {near[0]}?" if near else "correct the name"
+    return Problem(where, field, name, f"{what}: {few}", fix)
+
+
 class SimnetError(Exception):
     """The root of all errors that simnet raises on purpose."""
 

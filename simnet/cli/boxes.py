@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from simnet.errors import InputError, Position, Problem
+from simnet.errors import InputError, Position, unknown_name
 
 if TYPE_CHECKING:
     from simnet.model.cluster import Cluster
@@ -29,12 +29,7 @@ def load(file: str, seed: int) -> tuple[Cluster, ClusterSpec]:
 
 def named(name: str, option: str, what: str, known: Iterable[str]) -> str:
     """Return the name if it is known. Raises InputError that names the nearest spelling."""
-    from difflib import get_close_matches
-
     names = list(known)
     if name in names:
         return name
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
-    few = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    fix = f"did you mean {near[0]}?" if near else "correct the name"
-    raise InputError([Problem(Position("command line"), option, name, f"a {what} of the cluster: {few}", fix)])
+    raise InputError([unknown_name(Position("command line"), option, name, f"a {what} of the cluster", names)])

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+_BGP_TIMERS = {
+    "holdTime": "offered hold time; the smaller of both ends counts, drawn from [0.75, 1] of it",
+    "keepaliveTime": "left out: a third of the hold time",
+    "connectDelayTime": "from the start of a session's end until it connects",
+    "connectRetryTime": "between two attempts",
+    "gracefulRestart": "restart time offered to peers, which keep the routes so long; none: not offered",
+    "gracefulRestartHelper": "whether a restarting peer's routes are kept",
+    "bfd": "interval of BFD, which runs where both ends have one; none",
+    "bfdMultiplier": "intervals without a packet after which the peer is down",
+    "linkDownDetection": "from a carrier's loss until the speaker notices",
+}
+
 # Model -> key -> meaning
 MEANINGS: dict[str, dict[str, str]] = {
     "ExperimentModel": {
@@ -129,28 +141,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "version": "Calico's release",
         "bgp": "timers of the nodes' BGP speakers; they matter where there are events",
     },
-    "NodeBgpModel": {
-        "holdTime": "offered hold time; the smaller of both ends counts, drawn from [0.75, 1] of it",
-        "keepaliveTime": "left out: a third of the hold time",
-        "connectDelayTime": "from the start of a session's end until it connects",
-        "connectRetryTime": "between two attempts",
-        "gracefulRestart": "restart time offered to peers, which keep the routes so long; none: not offered",
-        "gracefulRestartHelper": "whether a restarting peer's routes are kept",
-        "bfd": "interval of BFD, which runs where both ends have one; none",
-        "bfdMultiplier": "intervals without a packet after which the peer is down",
-        "linkDownDetection": "from a carrier's loss until the speaker notices",
-    },
-    "SwitchBgpModel": {
-        "holdTime": "offered hold time; the smaller of both ends counts, drawn from [0.75, 1] of it",
-        "keepaliveTime": "left out: a third of the hold time",
-        "connectDelayTime": "from the start of a session's end until it connects",
-        "connectRetryTime": "between two attempts",
-        "gracefulRestart": "restart time offered to peers, which keep the routes so long; none: not offered",
-        "gracefulRestartHelper": "whether a restarting peer's routes are kept",
-        "bfd": "interval of BFD, which runs where both ends have one; none",
-        "bfdMultiplier": "intervals without a packet after which the peer is down",
-        "linkDownDetection": "from a carrier's loss until the speaker notices",
-    },
+    "NodeBgpModel": _BGP_TIMERS,
+    "SwitchBgpModel": _BGP_TIMERS,
     "LinkModel": {
         "rate": "bits a second in each direction",
         "delay": "time for a bit from end to end",

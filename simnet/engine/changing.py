@@ -9,7 +9,7 @@ follow it share its fate until a table on the way changes. Packets under way at 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from simnet.dataplane.path import tracked, walk
 from simnet.dataplane.path.clock import Clock
 from simnet.dataplane.path.columns import ConnectionBatch, Crossing, Header, NodePass, Way
 from simnet.dataplane.path.entries import UDP_TIMEOUT_PS
-from simnet.dataplane.path.wires import path_cost
 from simnet.engine.connections import Connections, Sender, Sent, forgotten_at, spread
 from simnet.model.flows import FlowBatch, PacketBatch
 from simnet.model.workload import UDP
@@ -64,7 +63,7 @@ class ChangingSender(Sender):
             back = Clock(network, batch.reply_bytes, clock.time_ps, clock.until_ps)
             reply = walk.send_reply(network, batch, request, visits, self.state, self.seed, back)
             tracked.holds_for_stopped(network, reply, back, flow)
-        made = self._connections(flow, rank, first, end, first * 0, batch, request, reply, np.ones(len(flow), np.bool_))
+        made = self.connections(flow, rank, first, end, first * 0, batch, request, reply, np.ones(len(flow), np.bool_))
         holds = packets.arrival_ps[end - 1] + self._longest_trip_ps(packets, made) < clock.until_ps
         holds &= forgotten_at(self.compiled, flows, packets, made) == end
         return made, holds
@@ -98,13 +97,13 @@ class ChangingSender(Sender):
                 network, batch, going, states, self.state, self.seed,
                 is_first=start[going] == first[going], has_replies=self.has_replies,
             )  # fmt: skip
-            made = self._connections(
+            made = self.connections(
                 flow[going], sent.rank.copy(), start[going], end[going], start[going] - first[going], batch,
                 sent.request, sent.reply, sent.opens,
             )  # fmt: skip
             before_ps = np.minimum(sent.until_ps - self._longest_trip_ps(packets, made), states.reset_ps[going])
             cut = _cut(packets, made, before_ps, is_udp=int(flows.protocol[0]) == UDP)
-            made = _with_end(made, cut)
+            made = replace(made, end_packet=cut)
             yield flows, packets, made
             start[going] = cut
             going = going[cut < end[going]]
@@ -126,23 +125,7 @@ class ChangingSender(Sender):
             ways.append(way)
         reply = ways[1] if self.has_replies else None
         opens = np.zeros(len(flow), dtype=np.bool_)
-        return self._connections(flow, rank, start, end, start - first, batch, ways[0], reply, opens)
-
-    def _connections(
-        self,
-        flow: NDArray[np.intp],
-        rank: NDArray[np.int64],
-        start: NDArray[np.int64],
-        end: NDArray[np.int64],
-        sent_before: NDArray[np.int64],
-        batch: ConnectionBatch,
-        request: Way,
-        reply: Way | None,
-        opens: NDArray[np.bool_],
-    ) -> Connections:
-        wires = self.compiled.wires
-        costs = path_cost(request, wires), None if reply is None else path_cost(reply, wires)
-        return Connections(flow, rank, start, end, sent_before, batch.header, request, reply, *costs, opens)
+        return self.connections(flow, rank, start, end, start - first, batch, ways[0], reply, opens)
 
     def _longest_trip_ps(self, packets: PacketBatch, made: Connections) -> NDArray[np.int64]:
         """The time there and back that no packet of the window would exceed on each row's way: int64[n]."""
@@ -171,11 +154,6 @@ def _cut(packets: PacketBatch, made: Connections, before_ps: NDArray[np.int64], 
     if is_udp:
         end -= (end < made.end_packet) & (end - made.first_packet >= 2)
     return end
-
-
-def _with_end(made: Connections, end: NDArray[np.int64]) -> Connections:
-    columns = {column.name: getattr(made, column.name) for column in fields(made)}
-    return Connections(**{**columns, "end_packet": end})
 
 
 def _rows_of(made: Connections, rows: NDArray[np.intp]) -> Connections:

@@ -207,26 +207,32 @@ class Sender:
         end: NDArray[np.int64],
         sent_before: NDArray[np.int64],
     ) -> Connections:
-        compiled, network = self.compiled, self.compiled.network
+        network = self.compiled.network
         batch = self.batch_of(flows, packets, flow, rank, start)
         request, visits = walk.send_request(network, batch, self.state, self.seed)
         reply = None
         if self.has_replies:
             reply = walk.send_reply(network, batch, request, visits, self.state, self.seed)
-        connections = Connections(
-            flow=flow,
-            rank=rank,
-            first_packet=start,
-            end_packet=end,
-            sent_before=sent_before,
-            called=batch.header,
-            request=request,
-            reply=reply,
-            request_cost=path_cost(request, compiled.wires),
-            reply_cost=None if reply is None else path_cost(reply, compiled.wires),
-            opens=np.ones(len(flow), dtype=np.bool_),
-        )
-        return replace(connections, end_packet=forgotten_at(compiled, flows, packets, connections))
+        opens = np.ones(len(flow), dtype=np.bool_)
+        connections = self.connections(flow, rank, start, end, sent_before, batch, request, reply, opens)
+        return replace(connections, end_packet=forgotten_at(self.compiled, flows, packets, connections))
+
+    def connections(
+        self,
+        flow: NDArray[np.intp],
+        rank: NDArray[np.int64],
+        start: NDArray[np.int64],
+        end: NDArray[np.int64],
+        sent_before: NDArray[np.int64],
+        batch: ConnectionBatch,
+        request: Way,
+        reply: Way | None,
+        opens: NDArray[np.bool_],
+    ) -> Connections:
+        """Return the connections whose ways are found, with what these cost."""
+        wires = self.compiled.wires
+        costs = path_cost(request, wires), None if reply is None else path_cost(reply, wires)
+        return Connections(flow, rank, start, end, sent_before, batch.header, request, reply, *costs, opens)
 
     def batch_of(
         self,

@@ -7,15 +7,14 @@ Source: docs/models/events.md.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 
 import numpy as np
 
 from simnet import exact_math, random_streams
-from simnet.errors import Problem
+from simnet.errors import Problem, unknown_name
 from simnet.model.cluster import Cluster
 from simnet.model.events import Event, EventKind, RandomFailures
-from simnet.model.fabric import DeviceKind
+from simnet.model.fabric import DeviceKind, Fabric
 
 LINKS = (EventKind.LINK_DOWN, EventKind.LINK_SILENT)
 MOST_EVENTS = 100_000  # of one kind: a mean of picoseconds would never end
@@ -61,12 +60,12 @@ def _all(cluster: Cluster, kind: EventKind) -> Iterator[tuple[str, ...]]:
         yield from ((node.name,) for node in cluster.nodes)
 
 
-def unknown_subjects(cluster: Cluster, events: Sequence[Event | RandomFailures]) -> Iterator[Problem]:
+def unknown_subjects(fabric: Fabric, events: Sequence[Event | RandomFailures]) -> Iterator[Problem]:
     """Yield what events name that the cluster does not have."""
-    nodes = [node.name for node in cluster.nodes]
-    speakers = [d.name for d in cluster.fabric.devices if d.kind is not DeviceKind.CLIENTS]
-    devices = [device.name for device in cluster.fabric.devices]
-    wires = {frozenset((link.a, link.b)) for link in cluster.fabric.links}
+    nodes = [device.name for device in fabric.devices if device.kind is DeviceKind.NODE]
+    speakers = [device.name for device in fabric.devices if device.kind is not DeviceKind.CLIENTS]
+    devices = [device.name for device in fabric.devices]
+    wires = {frozenset((link.a, link.b)) for link in fabric.links}
     for event in events:
         known = devices if event.kind in LINKS else speakers
         if event.kind in (EventKind.NODE_DIES, EventKind.BLOCK_CLAIMED):
@@ -76,10 +75,7 @@ def unknown_subjects(cluster: Cluster, events: Sequence[Event | RandomFailures])
             names = subject[:1] if event.kind is EventKind.BLOCK_CLAIMED else subject
             wrong = [name for name in names if name not in known]
             for name in wrong:
-                near = get_close_matches(name, known, n=1, cutoff=0.5)
-                few = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-                fix = f"did you mean {near[0]}?" if near else "correct the name"
-                yield Problem(event.position, "events", name, f"one of the cluster's: {few}", fix)
+                yield unknown_name(event.position, "events", name, "one of the cluster's", known)
             if event.kind in LINKS and not wrong and frozenset(subject) not in wires:
                 beside = sorted({end for wire in wires if subject[0] in wire for end in wire} - {subject[0]})
                 expected = f"a wire; {subject[0]} has one to {', '.join(beside[:8]) or 'nobody'}"

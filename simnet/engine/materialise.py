@@ -22,8 +22,9 @@ from simnet.controlplane.kubernetes.allocation import allocate
 from simnet.controlplane.kubernetes.endpoint_slices import endpoint_slices
 from simnet.controlplane.kubernetes.scheduling import Schedule, ScheduledPod, schedule
 from simnet.errors import InputError, Position, Problem
-from simnet.model.calico import AdvertisedService, CalicoNode
+from simnet.model.calico import AdvertisedService, CalicoNode, FabricSettings
 from simnet.model.cluster import Cluster, ClusterNode, ClusterPod
+from simnet.model.fabric import Fabric
 from simnet.model.iptables.parser import parse_rules
 from simnet.model.iptables.ruleset import Family, Ruleset
 from simnet.model.kubernetes import ZONE_LABEL, EndpointSlice, Objects, Service
@@ -43,10 +44,9 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
     ready = placed_objects(spec, clients=clients, seed=seed)
     nodes, services, slices = ready.nodes, ready.services, ready.endpoint_slices
     assignment = ready.assignment
-    pods = tuple(_cluster_pod(pod) for pod in ready.pods)
-    settings = replace(spec.fabric, client_networks=_client_networks(clients, spec))
-    tunnels = {node.name: tunnels_of(node, spec.calico) for node in nodes}
-    fabric = build_fabric(nodes, pods, _client_addresses(clients, nodes, spec), settings, tunnels)
+    pods = _cluster_pods(ready)
+    fabric = wired(spec, ready, clients)
+    settings = _fabric_settings(spec, clients)
     fibs = steady_fibs(
         fabric, nodes, pods, assignment.blocks, advertised_services(services, slices), spec.calico, settings
     )
@@ -62,6 +62,21 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
         rulesets=_rulesets(spec, nodes, services, slices),
         warnings=(*spec.objects.warnings, *spec.warnings, *_pending(ready.scheduled, spec)),
     )
+
+
+def wired(spec: ClusterSpec, ready: PlacedObjects, clients: ClientPopulation | None) -> Fabric:
+    """Return the wires between what was placed."""
+    tunnels = {node.name: tunnels_of(node, spec.calico) for node in ready.nodes}
+    settings = _fabric_settings(spec, clients)
+    return build_fabric(ready.nodes, _cluster_pods(ready), ready.client_addresses, settings, tunnels)
+
+
+def _fabric_settings(spec: ClusterSpec, clients: ClientPopulation | None) -> FabricSettings:
+    return replace(spec.fabric, client_networks=_client_networks(clients, spec))
+
+
+def _cluster_pods(ready: PlacedObjects) -> tuple[ClusterPod, ...]:
+    return tuple(_cluster_pod(pod) for pod in ready.pods)
 
 
 @dataclass(frozen=True, slots=True)

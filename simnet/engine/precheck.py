@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from simnet.engine.failures import unknown_subjects
-from simnet.engine.materialise import PlacedObjects, materialise, placed_objects
+from simnet.engine.materialise import PlacedObjects, placed_objects, wired
 from simnet.engine.simulate import prepare
 from simnet.errors import InputError, Position, Problem
 from simnet.model.events import Event, RandomFailures
@@ -40,7 +40,7 @@ def problems_of(runs: Sequence[PlannedRun]) -> list[Problem]:
             else:
                 problems += _missing_clients(clients, ready)
                 problems += _uncompilable(run)
-                problems += _unknown_subjects(run)
+                problems += _unknown_subjects(run, ready)
         if id(scenario.workload) not in drawn:
             drawn.add(id(scenario.workload))
             problems += _undrawable(scenario.workload)
@@ -86,14 +86,14 @@ def _uncompilable(run: PlannedRun) -> Iterable[Problem]:
             yield from _counted(error.problems)
 
 
-def _unknown_subjects(run: PlannedRun) -> Iterable[Problem]:
+def _unknown_subjects(run: PlannedRun, ready: PlacedObjects) -> Iterable[Problem]:
     """What events name that is not there, and what cannot go with them."""
     scenario = run.scenario
     events: list[Event | RandomFailures] = [*scenario.events, *scenario.failures]
     if not events:
         return
     clients = scenario.variant.clients or scenario.workload.clients
-    yield from unknown_subjects(materialise(scenario.cluster, clients=clients, seed=run.seed), events)
+    yield from unknown_subjects(wired(scenario.cluster, ready, clients), events)
     if scenario.has_queues:
         yield Problem(
             Position(""), "events", "events in a run with queues", "one of the two",

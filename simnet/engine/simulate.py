@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from simnet.dataplane.path.hooks import HookState
 from simnet.engine.bgp_processes import run_control_plane
 from simnet.engine.changing import ChangingSender
-from simnet.engine.connections import Sender
+from simnet.engine.connections import Sender, Sent
 from simnet.engine.failures import random_events
 from simnet.engine.materialise import materialise
 from simnet.engine.network import CompiledCluster, compile_cluster
@@ -79,21 +79,22 @@ def simulate(
     has_replies = workload.shape.reply_size_bytes is not None
     sending = Sender if compiled.network.changes is None else ChangingSender
     sender = sending(compiled, callers, targets, state, seed, has_replies=has_replies)
-    for flows in timeline.windows():
-        packets = generation.packets_of(generator, seed, flows)
-        recorder.expect(len(packets))
-        for sent in sender.send(flows, packets):
+
+    def record(connections: Iterator[Sent]) -> None:
+        for sent in connections:
             recorder.add(*sent)
             if queues is not None:
                 queues.add(sent)
+
+    for flows in timeline.windows():
+        packets = generation.packets_of(generator, seed, flows)
+        recorder.expect(len(packets))
+        record(sender.send(flows, packets))
         now_ps = int(flows.start_ps[-1])
         if queues is not None:
             queues.advance(now_ps)
         progress(now_ps)
-    for sent in sender.finish():
-        recorder.add(*sent)
-        if queues is not None:
-            queues.add(sent)
+    record(sender.finish())
     if queues is not None:
         queues.finish()
     return recorder.finish(expected_shares(compiled, variant, targets, callers, generator.demand))

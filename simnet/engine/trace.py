@@ -39,7 +39,7 @@ from simnet.engine.rule_walk import (
     endpoint_text,
     unlinked,
 )
-from simnet.errors import InputError, Position, Problem
+from simnet.errors import InputError, Position, Problem, unknown_name
 from simnet.model.cluster import Cluster
 from simnet.model.fabric import DeviceKind
 from simnet.model.history import Instant
@@ -497,12 +497,9 @@ def _problem(field: str, found: str, expected: str, fix: str) -> Problem:
 
 
 def _no_such(option: str, name: str, what: str, known: Collection[str]) -> Problem:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    few = ", ".join(list(known)[:8]) + (", ..." if len(known) > 8 else "")
-    fix = f"did you mean {near[0]}?" if near else "correct the name"
-    return _problem(option, name, f"a {what} of the cluster: {few}" if few else f"a cluster with a {what}", fix)
+    if not known:
+        return _problem(option, name, f"a cluster with a {what}", "correct the name")
+    return unknown_name(Position("command line"), option, name, f"a {what} of the cluster", known)
 
 
 def _loopback(address: IPAddress) -> Problem:
