@@ -26,6 +26,7 @@ KINDS: dict[str, dict[str, EventKind]] = {
     "peer": {"remove": EventKind.PEER_REMOVED},
     "block": {"claim": EventKind.BLOCK_CLAIMED},
 }
+MOST_FAILURES = 1_000  # on average, of each subject: every one sends BGP to work
 PAIRS = ("link", "peer")  # two names each
 
 
@@ -54,6 +55,11 @@ def events_of(
         elif model.every is not None:
             if model.for_ is not None:
                 reading.refuse((*path, "for"), "for", "no such key beside `every`", "its `mttr` says how long")
+            often = duration_ps // (model.every.mtbf + model.every.mttr)
+            if often > MOST_FAILURES:
+                found, expected = f"some {often:,} failures of each", f"at most {MOST_FAILURES:,} while the run lasts"
+                reading.refuse((*path, "every"), found, expected, "raise mtbf or mttr")
+                continue
             where = reading.document.locate(path)
             random.append(RandomFailures(kind, subjects, model.every.mtbf, model.every.mttr, where))
         elif not subjects:

@@ -6,6 +6,7 @@ Source: docs/models/events.md.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,7 +18,6 @@ from simnet.model.events import Event, EventKind, RandomFailures
 from simnet.model.fabric import DeviceKind, Fabric
 
 LINKS = (EventKind.LINK_DOWN, EventKind.LINK_SILENT)
-MOST_EVENTS = 100_000  # of one kind: a mean of picoseconds would never end
 
 
 def random_events(
@@ -36,7 +36,7 @@ def _of_subject(
     failures: RandomFailures, subject: tuple[str, ...], seed: int, stream: np.uint64, duration_ps: int
 ) -> Iterator[Event]:
     now_ps = 0
-    for draw in range(MOST_EVENTS):
+    for draw in itertools.count():
         up_ps = _exponential(seed, "events/failure", stream, draw, failures.mean_time_between_failures_ps)
         down_ps = _exponential(seed, "events/repair", stream, draw, failures.mean_time_to_repair_ps)
         now_ps += up_ps
