@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from simnet.analysis.measures import MEASURES
 from simnet.analysis.result import Result
 from simnet.plotting.spread import at_point, yerror_or_none
-from simnet.plotting.style import figure_style, legend_below, looks, new_axes, plain, point_text, sweep_point
+from simnet.plotting.style import (
+    are_quantities,
+    figure_style,
+    legend_below,
+    looks,
+    new_axes,
+    plain,
+    point_text,
+    sweep_point,
+)
 from simnet.units import PS_PER_US
 
 # measure -> label of its axis; shares are drawn in percent
@@ -107,7 +116,7 @@ def efficiency(
     with figure_style():
         ax = new_axes() if ax is None else ax
         values = list(dict.fromkeys(rows[x])) if x else []
-        numeric = bool(x) and all(isinstance(v, int | float | np.number) for v in values)
+        numeric = bool(x) and are_quantities(values)
         for number, variant in enumerate(result.variants):
             mine = rows[rows["variant"].astype(str) == variant]
             if x is None:

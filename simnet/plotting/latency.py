@@ -12,7 +12,17 @@ from simnet.analysis.latency import latency_summary, pooled_distribution, warmup
 from simnet.analysis.result import Result
 from simnet.analysis.warmup import BATCH
 from simnet.model.recording import PARTS
-from simnet.plotting.style import COLOURS, figure_style, legend_below, looks, new_axes, plain, point_text, sweep_point
+from simnet.plotting.style import (
+    COLOURS,
+    are_quantities,
+    figure_style,
+    legend_below,
+    looks,
+    new_axes,
+    plain,
+    point_text,
+    sweep_point,
+)
 from simnet.units import PS_PER_S
 
 _PART_NAMES = {
@@ -66,7 +76,10 @@ def latency_over_load(
     at: Mapping[str, object] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a percentile (or the mean) of the latency over a swept variable, with 95 % intervals over repeats."""
+    """Draw a percentile (or the mean) of the latency over a swept variable, with 95 % intervals over repeats.
+
+    Values that are no quantities have no line between them.
+    """
     point = sweep_point(result, at, free=[x])
     summary = latency_summary(result.latency, result.sweep)
     summary = _at(summary[(summary["of"] == of) & (summary["part"] == "total")], point)
@@ -79,13 +92,13 @@ def latency_over_load(
             low, high = (abs(mine[name] - mine[f"{name}_{bound}"]).fillna(0) for bound in ("low", "high"))
             ax.errorbar(
                 [places[value] for value in mine[x]], mine[name], [low, high], color=look.colour, marker=look.marker,
-                markersize=4, label=plain(variant),
+                markersize=4, label=plain(variant), linestyle="-" if are_quantities(places) else "none",
             )  # fmt: skip
         ax.set_xticks(list(places.values()), [plain(_short(value)) for value in places])
         ax.set_yscale("log")
         ax.set_xlabel(plain(x))
         ax.set_ylabel(f"{of}, {_QUANTILE_NAMES[figure]} (us)")
-        ax.set_title("\n".join(t for t in ("Latency against load", point_text(point)) if t), loc="left")
+        ax.set_title("\n".join(t for t in (f"Latency over {plain(x)}", point_text(point)) if t), loc="left")
         legend_below(ax)
     return ax
 

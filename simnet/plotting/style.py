@@ -7,12 +7,13 @@ Axes is accepted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -76,6 +77,11 @@ def looks(variants: Sequence[str]) -> dict[str, Look]:
         v: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], HATCHES[i % len(HATCHES)])
         for i, v in enumerate(variants)
     }
+
+
+def are_quantities(values: Iterable[object]) -> bool:
+    """Whether swept values are numbers or quantities (`1000/s`), between which a line means something."""
+    return all(isinstance(v, int | float | np.number) or (isinstance(v, str) and v[:1].isdigit()) for v in values)
 
 
 def plain(text: object) -> str:
