@@ -12,6 +12,7 @@ from simnet.controlplane.bgp.steady import print_order
 from simnet.controlplane.bgp.timers import session_number
 from simnet.model.calico import BgpTimers
 from simnet.model.fib import Fib, Route
+from simnet.model.history import NO_EVENT
 from simnet.model.iptables.ruleset import IPNetwork
 
 
@@ -63,6 +64,7 @@ class Box:
     is_running: bool = True
     is_frozen: bool = False
     overdue: list[Callable[[], None]] = field(default_factory=list)  # timers that ran out while it was frozen
+    cause: int = NO_EVENT  # the latest event that what waits to be handled follows from
     waits_for: set[str] = field(default_factory=set)  # after a restart: peers whose End-of-RIB is awaited
 
     @property

@@ -23,13 +23,16 @@ Undo = Callable[[], None]
 
 def schedule_events(plane: ControlPlane, events: Sequence[Event]) -> None:
     """Let every event happen at its time, and be undone at its end. Raises ModelError where one names nothing here."""
-    for event in events:
+    for number, event in enumerate(events):
         happen = _HAPPENS.get(event.kind)
         if happen is None:
             raise ModelError(f"{event.label}: the control plane does not know this event")
         _check(plane, event)
 
-        def begin(event: Event = event, happen: Callable[[ControlPlane, Event], Undo] = happen) -> None:
+        def begin(
+            number: int = number, event: Event = event, happen: Callable[[ControlPlane, Event], Undo] = happen
+        ) -> None:
+            plane.cause = number
             undo = happen(plane, event)
             if event.until_ps is not None:
                 plane.after(event.until_ps - plane.now, undo)
@@ -67,14 +70,14 @@ def _link_silent(plane: ControlPlane, event: Event) -> Undo:
 def _break(plane: ControlPlane, links: list[int], *, has_carrier: bool) -> Undo:
     reason, broken_ps = object(), plane.now
     for link in plane.wires.break_links(links, reason, has_carrier=has_carrier):
-        plane.links.append(LinkChange(plane.now, link, False))
+        plane.links.append(LinkChange(plane.now, link, False, plane.cause))
     if not has_carrier:
         _carrier(plane, links, False)
     plane.ends_fall_silent()
 
     def mend() -> None:
         for link in plane.wires.mend_links(links, reason):
-            plane.links.append(LinkChange(plane.now, link, True))
+            plane.links.append(LinkChange(plane.now, link, True, plane.cause))
         if not has_carrier:
             _carrier(plane, links, True)
         plane.ends_hear_again(broken_ps)
@@ -236,7 +239,7 @@ def _freezes(plane: ControlPlane, event: Event) -> Undo:
 
 def _node_dies(plane: ControlPlane, event: Event) -> Undo:
     device = event.subject[0]
-    plane.devices.append(DeviceChange(plane.now, device, False))
+    plane.devices.append(DeviceChange(plane.now, device, False, plane.cause))
     mend = _break(plane, [link for _, link in plane.wires.of(device)], has_carrier=False)
     start = _outage(plane, event, None)
     plane.wires.set_dead(device, True)
@@ -245,7 +248,7 @@ def _node_dies(plane: ControlPlane, event: Event) -> Undo:
     def boots() -> None:
         if not any(other.kind is EventKind.NODE_DIES and other is not event for other in plane.outages[device]):
             plane.wires.set_dead(device, False)
-            plane.devices.append(DeviceChange(plane.now, device, True))
+            plane.devices.append(DeviceChange(plane.now, device, True, plane.cause))
         mend()
         start()
 

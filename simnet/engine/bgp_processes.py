@@ -8,6 +8,7 @@ Source: docs/models/bgp.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import simpy
 
@@ -21,7 +22,7 @@ from simnet.engine.bgp_wires import Wires
 from simnet.model.cluster import Cluster
 from simnet.model.events import Event
 from simnet.model.fib import Fib
-from simnet.model.history import DeviceChange, FibChange, LinkChange, SessionChange, TableHistory
+from simnet.model.history import NO_EVENT, DeviceChange, FibChange, LinkChange, SessionChange, TableHistory
 from simnet.model.scenario import ClusterSpec
 from simnet.units import PS_PER_MS, PS_PER_S
 
@@ -43,7 +44,7 @@ def run_control_plane(
     """
     plane = ControlPlane(cluster, spec, seed, is_cold=start == "cold")
     schedule_events(plane, events)
-    return plane.run(until_ps)
+    return replace(plane.run(until_ps), events=tuple(events))
 
 
 class ControlPlane:
@@ -63,6 +64,7 @@ class ControlPlane:
         self.messages: dict[str, int] = {"OPEN": 0, "KEEPALIVE": 0, "UPDATE": 0, "NOTIFICATION": 0}
         self.outages: dict[str, list[Event]] = {}  # by device: the events that keep its daemon from running
         self.last_work_ps: int | None = None
+        self.cause = NO_EVENT  # the event that what happens now follows from
         self._connections = 0
         self._broken_ps: dict[tuple[str, str], int] = {}  # pairs without a way, since when
         self._written: dict[str, Fib] = dict(self.start)
@@ -78,10 +80,15 @@ class ControlPlane:
         return int(self.env.now)
 
     def after(self, delay_ps: int, work: Callable[[], None]) -> None:
-        """Do something later; in the order of asking at equal times."""
-        timeout = self.env.timeout(delay_ps)
+        """Do something later; in the order of asking at equal times. It follows from the event that this does."""
+        timeout, cause = self.env.timeout(delay_ps), self.cause
+
+        def happen(_: object) -> None:
+            self.cause = cause
+            work()
+
         assert timeout.callbacks is not None
-        timeout.callbacks.append(lambda _: work())
+        timeout.callbacks.append(happen)
 
     def run(self, until_ps: int) -> TableHistory:
         """Let time pass."""
@@ -270,6 +277,7 @@ class ControlPlane:
 
     def wake(self, box: Box) -> None:
         """Let a speaker handle, a little later, all that came in by then."""
+        box.cause = max(box.cause, self.cause)
         if not box.is_awake and box.answers:
             box.is_awake = True
             self.after(box.timers.processing_ps, lambda: self._work(box))
@@ -278,6 +286,7 @@ class ControlPlane:
         box.is_awake = False
         if not box.answers:
             return
+        self.cause, box.cause = box.cause, NO_EVENT
         tables = box.tables
         for end, connection, message in box.inbox:
             if end.connection != connection:
@@ -309,7 +318,7 @@ class ControlPlane:
     def _written_to_kernel(self, fib: Fib) -> None:
         if self._written[fib.device] != fib:
             self._written[fib.device] = fib
-            self.fibs.append(FibChange(self.now, fib.device, fib))
+            self.fibs.append(FibChange(self.now, fib.device, fib, self.cause))
 
     def is_waited_for_no_more(self, box: Box, peer: str) -> None:
         """After a restart: with the last awaited End-of-RIB the speaker tells its peers and writes its table."""

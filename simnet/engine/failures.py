@@ -42,7 +42,7 @@ def _of_subject(
         now_ps += up_ps
         if now_ps >= duration_ps:
             return
-        yield Event(now_ps, failures.kind, subject, now_ps + down_ps, position=failures.position)
+        yield Event(now_ps, failures.kind, subject, now_ps + down_ps, at_random=True, position=failures.position)
         now_ps += down_ps
 
 

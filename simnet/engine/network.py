@@ -38,6 +38,7 @@ class CompiledCluster:
     wires: Wires
     place_names: tuple[str, ...]  # devices by name, pods as namespace/name
     direction_names: tuple[str, ...]  # of links: "a->b"
+    history: TableHistory | None = None  # what changes while it runs; None: nothing
     # Exact shares of what was called so far (shares.py): the same for every seed, so repeats find them here.
     shares: dict[Hashable, Mapping[tuple[str, str], float]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -118,6 +119,7 @@ def compile_cluster(
             *(pod.key for pod in own_network),
         ),
         direction_names=tuple(fabric.direction_names()),
+        history=history,
     )
 
 

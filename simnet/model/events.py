@@ -39,6 +39,7 @@ class Event:
     until_ps: int | None = None  # undone then; None: it lasts
     name: str = ""  # as plots and frames call it; empty: kind and subject
     position: Position = Position("")
+    at_random: bool = False  # it came by itself, of RandomFailures
 
     @property
     def label(self) -> str:

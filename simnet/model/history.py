@@ -1,6 +1,7 @@
 """How the tables of a network change over time: what the control plane hands to the data plane.
 
-A table is valid from its instant on. At equal times a change comes before a packet.
+A table is valid from its instant on. At equal times a change comes before a packet. Every change says which event it
+follows from, by its number in `TableHistory.events`: from it alone, or as the last of what a box handled together.
 """
 
 from __future__ import annotations
@@ -8,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from simnet.model.events import Event
 from simnet.model.fib import Fib
 from simnet.model.iptables.ruleset import Ruleset
+
+
+NO_EVENT = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,7 @@ class FibChange:
     time_ps: int
     device: str
     fib: Fib
+    event: int = NO_EVENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,7 @@ class RulesChange:
     time_ps: int
     node: str
     rulesets: tuple[Ruleset, ...]
+    event: int = NO_EVENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class LinkChange:
     time_ps: int
     link: int
     carries: bool
+    event: int = NO_EVENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class DeviceChange:
     time_ps: int
     device: str
     works: bool
+    event: int = NO_EVENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,7 @@ class TableHistory:
     links: tuple[LinkChange, ...] = ()
     devices: tuple[DeviceChange, ...] = ()
     sessions: tuple[SessionChange, ...] = ()
+    events: tuple[Event, ...] = ()  # what happened, in order of time
     messages: Mapping[str, int] = field(default_factory=dict)  # BGP message type -> how many were sent
     converged_ps: int | None = None  # when the last message of the first convergence was handled
 

@@ -230,3 +230,26 @@ def test_a_claimed_block_is_told_to_everyone_and_a_wrong_event_is_named():
     )
     with pytest.raises(ModelError, match="'n9' speaks no BGP in this cluster"):
         run_control_plane(ready, spec, (Event(0, EventKind.NODE_DIES, ("n9",)),), until_ps=1, seed=1)
+
+
+# --- causes
+
+
+def test_every_change_names_the_event_that_it_follows_from_however_late():
+    """A silent link is noticed by the hold timer after a daemon elsewhere was killed: each change has its own cause."""
+    ready, spec = three_nodes()
+    silent = Event(AT, EventKind.LINK_SILENT, ("tor", "n0"), AT + MINUTE)
+    killed = Event(AT + PS_PER_S, EventKind.BGP_KILLED, ("n1",), AT + 2 * MINUTE)
+    for seed in range(10):
+        history = run_control_plane(ready, spec, (silent, killed), until_ps=AT + 4 * MINUTE, seed=seed)
+        assert history.events == (silent, killed)
+        held = {route.prefix: route for route in history.start["tor"].routes}
+        found = set()
+        for change in history.fibs:
+            if change.device == "tor":
+                now = {route.prefix: route for route in change.fib.routes}
+                differing = {prefix for prefix in held | now if held.get(prefix) != now.get(prefix)}
+                found |= {(str(prefix), change.event) for prefix in differing if prefix.prefixlen == 26}
+                held = now
+        assert found == {("192.168.0.0/26", 0), ("192.168.1.0/26", 1)}
+        assert {change.event for change in history.links} == {0}
