@@ -13,7 +13,6 @@ from simnet.model.events import Event
 from simnet.model.fib import Fib
 from simnet.model.iptables.ruleset import Ruleset
 
-
 NO_EVENT = -1
 
 
