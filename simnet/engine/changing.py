@@ -18,6 +18,7 @@ from simnet.dataplane.path import tracked, walk
 from simnet.dataplane.path.clock import Clock
 from simnet.dataplane.path.columns import ConnectionBatch, Crossing, Header, NodePass, Way
 from simnet.dataplane.path.entries import UDP_TIMEOUT_PS
+from simnet.dataplane.path.hop_by_hop import REJECTED
 from simnet.engine.connections import Connections, Sender, Sent, forgotten_at, spread
 from simnet.model.flows import FlowBatch, PacketBatch
 from simnet.model.workload import UDP
@@ -121,7 +122,7 @@ class ChangingSender(Sender):
         ways = []
         for header in (batch.header, batch.header.reversed()):
             way = Way.start(header, batch.origin)
-            way.end(np.arange(len(flow)), walk.REJECTED, tracked.CONNECTION_RESET)
+            way.end(np.arange(len(flow)), REJECTED, tracked.CONNECTION_RESET)
             ways.append(way)
         reply = ways[1] if self.has_replies else None
         opens = np.zeros(len(flow), dtype=np.bool_)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from engine.scenarios import MS, cluster, nodes, plain, pod, scenario, scenarios, service
+from engine.scenarios import MS, S, cluster, nodes, plain, pod, scenario, scenarios, service
 from engine.test_laws import called_from_near_and_far
 from hypothesis import HealthCheck, example, given, settings
 from reference.simulation import Simulation
@@ -16,7 +16,17 @@ from simnet.model.calico import FabricSettings, Wiring
 from simnet.model.kube_proxy import KubeProxyConfiguration, KubeProxyIPTablesConfiguration
 from simnet.model.recording import FLOWS, PACKETS
 from simnet.model.scenario import Entry
-from simnet.model.workload import UDP, ClientOrigin, ClientPopulation, Constant, Deterministic, FlowShape
+from simnet.model.workload import (
+    UDP,
+    ClientOrigin,
+    ClientPopulation,
+    Constant,
+    Deterministic,
+    Empirical,
+    EntryChoice,
+    EntryChoiceKind,
+    FlowShape,
+)
 from simnet.workload import generation
 
 SEED = 7
@@ -101,6 +111,32 @@ def a_reply_that_loops():
     return scenario(
         spec, Entry.NODE_PORT, flows=200, protocol=UDP, clients=clients, shape=shape, arrivals=Deterministic(37.3)
     )
+
+
+def an_answer_that_meets_the_second_entry_of_its_node():
+    """A pod on n1 calls n2, which sends it back to a process of n1: n1 holds an entry of the call as made and one of
+    the call as n2 translated it. The answer meets the second, so the first is not renewed and the flow begins anew.
+    """
+    web = service(type="NodePort", external_traffic_policy="Local")
+    spec = cluster(
+        nodes(2), [pod("caller", "n1", ready=False), pod("host", "n1", host_network=True)], [web],
+        calico={"nat_outgoing": False},
+    )  # fmt: skip
+    pauses = Empirical((5 * S // 2, 31 * S), (2, 1))
+    return scenario(
+        spec, Entry.NODE_PORT, protocol=UDP, choice=EntryChoice(EntryChoiceKind.FIXED, "n2"),
+        clients=ClientPopulation(1, ClientOrigin.PODS, ("d/caller",)),
+        shape=FlowShape(Constant(8), Constant(200), pauses, Constant(200)), arrivals=Deterministic(50.0),
+        duration_ps=S // 2,
+    )  # fmt: skip
+
+
+def test_an_answer_renews_the_entry_that_it_meets_and_no_other_at_the_same_node():
+    scenario = an_answer_that_meets_the_second_entry_of_its_node()
+    assert_agreement(scenario)
+    recording = simulate(scenario, seed=SEED)
+    # An entry that answers do not renew lives 30 s, however old: every pause of 31 s begins a connection.
+    assert recording.tables["flows"]["connections"].max() > 1
 
 
 @given(scenarios())

@@ -19,8 +19,8 @@ from simnet.dataplane.path import hooks
 from simnet.dataplane.path.clock import Clock
 from simnet.dataplane.path.columns import ConnectionBatch, Visit, Way
 from simnet.dataplane.path.entries import Entries
+from simnet.dataplane.path.hop_by_hop import DELIVERED, DROPPED, REJECTED, REPLY_BYPASSED, Group, Walk
 from simnet.dataplane.path.network import NODE, Network
-from simnet.dataplane.path.walk import DELIVERED, DROPPED, REJECTED, REPLY_BYPASSED, Group, Walk
 from simnet.dataplane.versions import NEVER
 from simnet.model.recording import REASONS
 

@@ -132,6 +132,7 @@ def test_each_rewrite_is_made_at_the_first_node_and_undone_there(case, wiring, m
 def test_the_ttl_of_what_is_delivered_is_64_less_the_boxes_that_forwarded(made):
     """In any scenario, tunnels and loops included: hops counted box by box against the TTL that the pod sees."""
     from simnet.dataplane.path import walk
+    from simnet.dataplane.path.hop_by_hop import DELIVERED
 
     ways = []
     send, answer = walk.send_request, walk.send_reply
@@ -152,6 +153,6 @@ def test_the_ttl_of_what_is_delivered_is_64_less_the_boxes_that_forwarded(made):
         except InputError:
             return
     for way in ways:
-        delivered = way.verdict == walk.DELIVERED
+        delivered = way.verdict == DELIVERED
         assert (way.ttl[delivered] == 64 - way.l3_hops[delivered]).all()
         assert (way.ttl[delivered] > 0).all()
