@@ -33,11 +33,13 @@ class End:
     token: int = 0  # counts up whenever a waiting timer is void
     established_ps: int = 0  # the first KEEPALIVE that it sent as established
     received_ps: int = 0  # the last message that was handled
+    is_watched: bool = False  # silent since `received_ps`; its hold timer runs towards its end
     draws: int = 0
-    is_configured: bool = True
+    removals: int = 0  # how many events keep this peer out of the configuration
     has_carrier: bool = True
-    unsent: list[object] = field(default_factory=list)  # in TCP's buffer while nothing gets through
-    in_order_ps: int = 0  # TCP hands on nothing before what it sends again
+    unsent: list[object] = field(default_factory=list)  # in TCP's buffer while nothing gets through, in order
+    broken_ps: int | None = None  # since when nothing gets through
+    unread: list[tuple[int, object]] = field(default_factory=list)  # in the socket of a frozen daemon, by connection
     number: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,6 +49,11 @@ class End:
     def is_up(self) -> bool:
         """Whether routes are exchanged."""
         return self.session.state is State.ESTABLISHED
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether the daemon is told of this peer."""
+        return not self.removals
 
 
 @dataclass(eq=False, slots=True)
@@ -62,10 +69,19 @@ class Box:
     inbox: list[tuple[End, int, Changes | EndOfRib]] = field(default_factory=list)
     is_awake: bool = False
     is_running: bool = True
-    is_frozen: bool = False
+    starts: int = 0  # how often the daemon was started again
+    has_kernel_routes: bool = True  # those of before: False once the node was without power
+    frozen_by: list[object] = field(default_factory=list)  # events that stopped the daemon's process
     overdue: list[Callable[[], None]] = field(default_factory=list)  # timers that ran out while it was frozen
     cause: int = NO_EVENT  # the latest event that what waits to be handled follows from
+    unheard: list[Callable[[], None]] = field(default_factory=list)  # changes of its configuration, not read yet
+    claims: dict[IPNetwork, int] = field(default_factory=dict)  # blocks claimed meanwhile: by how many events
     waits_for: set[str] = field(default_factory=set)  # after a restart: peers whose End-of-RIB is awaited
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether its process is stopped (SIGSTOP): connections stand, nobody reads."""
+        return bool(self.frozen_by)
 
     @property
     def answers(self) -> bool:

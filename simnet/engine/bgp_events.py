@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from simnet.controlplane.bgp.session import Happening, Session
 from simnet.engine.bgp_boxes import Box, End
+from simnet.engine.bgp_silence import ends_fall_silent, ends_hear_again
 from simnet.errors import ModelError
 from simnet.model.events import Event, EventKind
 from simnet.model.fib import Route, RouteKind
@@ -68,19 +69,19 @@ def _link_silent(plane: ControlPlane, event: Event) -> Undo:
 
 
 def _break(plane: ControlPlane, links: list[int], *, has_carrier: bool) -> Undo:
-    reason, broken_ps = object(), plane.now
+    reason = object()
     for link in plane.wires.break_links(links, reason, has_carrier=has_carrier):
         plane.links.append(LinkChange(plane.now, link, False, plane.cause))
     if not has_carrier:
         _carrier(plane, links, False)
-    plane.ends_fall_silent()
+    ends_fall_silent(plane)
 
     def mend() -> None:
         for link in plane.wires.mend_links(links, reason):
             plane.links.append(LinkChange(plane.now, link, True, plane.cause))
         if not has_carrier:
             _carrier(plane, links, True)
-        plane.ends_hear_again(broken_ps)
+        ends_hear_again(plane)
 
     return mend
 
@@ -114,7 +115,11 @@ def _noticed(plane: ControlPlane, end: End, link: int, is_there: bool) -> None:
         for prefix, route in list(table.learned.items()):
             if all(hop.interface == interface for hop in route.next_hops):
                 del table.learned[prefix]
-    plane.happens(end, Happening.START if is_there else Happening.CARRIER_LOST)
+    if is_there:
+        _start(plane, end)
+    else:
+        end.box.tables.drop(end.peering.remote)  # what a restarting peer told goes too
+        plane.happens(end, Happening.CARRIER_LOST)
     plane.table_follows(end.box)
     plane.wake(end.box)
 
@@ -165,7 +170,7 @@ def _outage(plane: ControlPlane, event: Event, goodbye: Happening | None) -> Und
     def start() -> None:
         plane.outages[device].remove(event)
         if not plane.outages[device]:
-            _start_daemons(plane, device, has_routes=event.kind is not EventKind.NODE_DIES)
+            _start_daemons(plane, device)
 
     return start
 
@@ -188,53 +193,70 @@ def _end_daemon(plane: ControlPlane, box: Box, goodbye: Happening | None) -> Non
             plane._close(end)
         end.token += 1
         end.session = Session()
-    box.is_running = box.is_frozen = False
+        end.unread.clear()
+    box.is_running = False
     box.inbox.clear()
+    box.frozen_by.clear()
     box.overdue.clear()
 
 
-def _start_daemons(plane: ControlPlane, device: str, *, has_routes: bool) -> None:
+def _start_daemons(plane: ControlPlane, device: str) -> None:
     from simnet.engine.bgp_processes import RECOVERY_PS
 
     for box in plane.boxes.of(device):
         if box.is_running:
             continue
-        box.is_running, box.is_frozen, box.is_awake = True, False, False
+        box.is_running, box.is_awake, box.starts = True, False, box.starts + 1
         for end in box.ends.values():
             box.tables.drop(end.peering.remote)
-            box.tables.stale.pop(end.peering.remote, None)
+        _read_configuration(box)
         box.tables.decide()
-        recovers = has_routes and box.timers.restart_ps is not None
+        recovers = box.has_kernel_routes and box.timers.restart_ps is not None
+        box.has_kernel_routes = True
         box.waits_for = {peer for peer, end in box.ends.items() if end.is_configured} if recovers else set()
         if recovers:
-            plane.after(RECOVERY_PS, partial(plane.stop_waiting, box))
+            plane.after(RECOVERY_PS, partial(plane.stop_waiting, box, box.starts))
         else:
             plane.boxes.rewrite(box)
             plane.table_follows(box)
         _look_at_carriers(plane, box)
         for end in box.ends.values():
-            plane.happens(end, Happening.START)
+            _start(plane, end)
+
+
+def _start(plane: ControlPlane, end: End) -> None:
+    """Let an end connect, if it may."""
+    if end.is_configured and end.has_carrier and end.box.answers:
+        plane.happens(end, Happening.START)
 
 
 def _freezes(plane: ControlPlane, event: Event) -> Undo:
-    boxes, since_ps = plane.boxes.of(event.subject[0]), plane.now
+    boxes = [box for box in plane.boxes.of(event.subject[0]) if box.is_running]
     for box in boxes:
-        box.is_frozen = True
-    plane.ends_fall_silent()
+        box.frozen_by.append(event)
+    ends_fall_silent(plane)
 
     def resume() -> None:
         for box in boxes:
-            box.is_frozen = False
-            _look_at_carriers(plane, box)
-        plane.ends_hear_again(since_ps)
-        for box in boxes:
-            box.is_awake = False
-            plane.wake(box)
-            overdue, box.overdue = box.overdue, []
-            for work in overdue:
-                work()
+            if event not in box.frozen_by:
+                continue  # its process ended meanwhile
+            box.frozen_by.remove(event)
+            if box.answers:
+                _goes_on(plane, box)
+        ends_hear_again(plane)
 
     return resume
+
+
+def _goes_on(plane: ControlPlane, box: Box) -> None:
+    _look_at_carriers(plane, box)
+    plane.read_what_waited(box)
+    box.is_awake = False
+    plane.wake(box)
+    overdue, box.overdue = box.overdue, []
+    for work in overdue:
+        work()
+    _read_configuration(box)
 
 
 def _node_dies(plane: ControlPlane, event: Event) -> Undo:
@@ -243,12 +265,17 @@ def _node_dies(plane: ControlPlane, event: Event) -> Undo:
     mend = _break(plane, [link for _, link in plane.wires.of(device)], has_carrier=False)
     start = _outage(plane, event, None)
     plane.wires.set_dead(device, True)
-    plane.ends_fall_silent()
+    for box in plane.boxes.of(device):
+        box.has_kernel_routes = False
+    ends_fall_silent(plane)
 
     def boots() -> None:
         if not any(other.kind is EventKind.NODE_DIES and other is not event for other in plane.outages[device]):
             plane.wires.set_dead(device, False)
             plane.devices.append(DeviceChange(plane.now, device, True, plane.cause))
+            for box in plane.boxes.of(device):
+                plane.boxes.forget(box)
+                plane.table_follows(box)
         mend()
         start()
 
@@ -258,19 +285,39 @@ def _node_dies(plane: ControlPlane, event: Event) -> Undo:
 # --- configuration
 
 
+def _configure(box: Box, change: Callable[[], None]) -> None:
+    """Change a daemon's configuration: now, or when it next runs."""
+    if box.answers:
+        change()
+    else:
+        box.unheard.append(change)
+
+
+def _read_configuration(box: Box) -> None:
+    unheard, box.unheard = box.unheard, []
+    for change in unheard:
+        change()
+
+
 def _peer_removed(plane: ControlPlane, event: Event) -> Undo:
     ends = _ends(plane, event)
-    for end in ends:
-        if end.box.answers:
+
+    def remove(end: End) -> None:
+        end.removals += 1
+        if end.removals == 1:
             plane.happens(end, Happening.STOP)
-        end.is_configured = False
-        end.box.waits_for.discard(end.peering.remote)
+            plane.is_waited_for_no_more(end.box, end.peering.remote)
+
+    def add(end: End) -> None:
+        end.removals -= 1
+        _start(plane, end)
+
+    for end in ends:
+        _configure(end.box, partial(remove, end))
 
     def added() -> None:
         for end in ends:
-            end.is_configured = True
-            if end.box.answers:
-                plane.happens(end, Happening.START)
+            _configure(end.box, partial(add, end))
 
     return added
 
@@ -280,20 +327,32 @@ def _block_claimed(plane: ControlPlane, event: Event) -> Undo:
     prefix = ipaddress.ip_network(cidr)
     boxes = [box for box in plane.boxes.of(node) if box.family == prefix.version]
 
-    def change(is_held: bool) -> None:
-        for box in boxes:
-            if is_held:
-                route = Route(prefix, RouteKind.BLACKHOLE, (), "bird", why=f"own block of {node}, claimed meanwhile")
-                box.table.base.setdefault(prefix, route)
-                box.tables.originate(prefix)
-            else:
-                box.table.base.pop(prefix, None)
-                box.tables.withdraw(prefix)
+    def claim(box: Box) -> None:
+        box.claims.setdefault(prefix, 0 if prefix not in box.tables.own else 1)  # a block that it holds anyway stays
+        box.claims[prefix] += 1
+        if prefix.prefixlen < prefix.max_prefixlen:  # a /32's would collide with its pod's route
+            route = Route(prefix, RouteKind.BLACKHOLE, (), "bird", why=f"own block of {node}, claimed meanwhile")
+            box.table.base.setdefault(prefix, route)
+        box.tables.originate(prefix)
+        plane.table_follows(box)
+        plane.wake(box)
+
+    def release(box: Box) -> None:
+        box.claims[prefix] -= 1
+        if not box.claims[prefix]:
+            box.table.base.pop(prefix, None)
+            box.tables.withdraw(prefix)
             plane.table_follows(box)
             plane.wake(box)
 
-    change(True)
-    return partial(change, False)
+    for box in boxes:
+        _configure(box, partial(claim, box))
+
+    def released() -> None:
+        for box in boxes:
+            _configure(box, partial(release, box))
+
+    return released
 
 
 def _nothing(plane: ControlPlane, event: Event) -> Undo:

@@ -42,6 +42,11 @@ class Boxes:
         else:
             box.table.learned[prefix] = route
 
+    def forget(self, box: Box) -> None:
+        """Take every learned route of a speaker out of the device's table."""
+        for prefix in [prefix for prefix in box.table.learned if prefix.version == box.family]:
+            del box.table.learned[prefix]
+
     def rewrite(self, box: Box) -> None:
         """Make the learned routes of a speaker anew, of its whole Loc-RIB."""
         for prefix in [prefix for prefix in box.table.learned if prefix.version == box.family]:

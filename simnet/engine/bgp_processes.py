@@ -14,10 +14,11 @@ import simpy
 
 from simnet.controlplane.bgp.session import Happening, Keepalive, Loss, Notification, Open, Session, State, step
 from simnet.controlplane.bgp.speaker import Changes
-from simnet.controlplane.bgp.timers import fraction, jittered_ps, last_keepalive_ps
+from simnet.controlplane.bgp.timers import fraction, jittered_ps
 from simnet.engine.bgp_boxes import Box, End, EndOfRib
 from simnet.engine.bgp_events import schedule_events
 from simnet.engine.bgp_network import Boxes, boxes_of
+from simnet.engine.bgp_silence import is_silent, keepalive_ps, watch
 from simnet.engine.bgp_wires import Wires
 from simnet.model.cluster import Cluster
 from simnet.model.events import Event
@@ -26,7 +27,6 @@ from simnet.model.history import NO_EVENT, DeviceChange, FibChange, LinkChange, 
 from simnet.model.scenario import ClusterSpec
 from simnet.units import PS_PER_MS, PS_PER_S
 
-FIRST_RETRANSMISSION_PS = 200 * PS_PER_MS  # RFC 6298 as Linux has it: TCP_RTO_MIN; it doubles each time
 RECOVERY_PS = 240 * PS_PER_S  # BIRD: how long a restarted speaker waits for End-of-RIB before it tells and writes
 DAEMON_START_PS = 50 * PS_PER_MS  # assumed
 
@@ -66,7 +66,6 @@ class ControlPlane:
         self.last_work_ps: int | None = None
         self.cause = NO_EVENT  # the event that what happens now follows from
         self._connections = 0
-        self._broken_ps: dict[tuple[str, str], int] = {}  # pairs without a way, since when
         self._written: dict[str, Fib] = dict(self.start)
         for end in self.boxes.ends:
             if is_cold:
@@ -106,7 +105,7 @@ class ControlPlane:
         end.session = Session(State.ESTABLISHED, hold_ps, end.twin.timers.restart_ps)
         end.connection = end.twin.connection or self._next_connection()
         age = 20 + fraction(self.seed, "age", end.number, 0)
-        end.established_ps = -int(self.keepalive_ps(end) * age)
+        end.established_ps = -int(keepalive_ps(end) * age)
         end.received_ps = end.established_ps
 
     def _next_connection(self) -> int:
@@ -125,7 +124,7 @@ class ControlPlane:
             self.sessions.append(
                 SessionChange(self.now, end.peering.local, end.peering.remote, end.session.state.value, why)
             )
-        for message in done.send:
+        for message in done.send if end.connection else ():
             self.send(end, message)
         if done.closes:
             self._close(end)
@@ -135,19 +134,21 @@ class ControlPlane:
         elif done.loss is Loss.KEEP:
             end.box.tables.keep_as_stale(end.peering.remote)
             self.wake(end.box)
-            self._later(end, done.session.peer_restart_ps or 0, lambda: self._give_up_waiting(end), is_void=False)
+            since_ps = end.established_ps
+            self._later(
+                end, done.session.peer_restart_ps or 0, lambda: self._give_up_waiting(end, since_ps), is_void=False
+            )
         if done.is_up:
             self._is_established(end)
         if done.wait_ps is not None and end.is_configured and end.has_carrier:
             end.token += 1
             if not end.peering.is_passive or len(done.wait_ps) > 1:
-                waits = done.wait_ps
-                total = sum(self._jittered(end, "connect", wait) for wait in waits)
+                waits = [self._jittered(end, "connect", wait) for wait in done.wait_ps]
                 if len(waits) > 1:  # only the last part is spent in Active
-                    self._later(end, self._jittered(end, "error wait", waits[0]), lambda: self._active(end))
+                    self._later(end, waits[0], lambda: self._active(end))
                 else:
                     self._active(end)
-                self._later(end, total, lambda: self._connect(end))
+                self._later(end, sum(waits), lambda: self._connect(end))
             else:
                 self._active(end)
 
@@ -194,7 +195,8 @@ class ControlPlane:
         twin = end.twin
         if end.session.state is not State.CONNECT:
             return
-        if not (twin.box.answers and twin.is_configured and twin.session.state in (State.ACTIVE, State.CONNECT)):
+        is_reached = self.wires.delay_ps(end.peering.local, end.peering.remote) is not None and twin.box.answers
+        if not (is_reached and twin.is_configured and twin.session.state in (State.ACTIVE, State.CONNECT)):
             self.happens(end, Happening.TCP_REFUSED)
             return
         connection = self._next_connection()
@@ -202,7 +204,7 @@ class ControlPlane:
             each.token += 1
             each.connection = connection
             each.unsent.clear()
-            each.received_ps, each.in_order_ps = self.now, 0
+            each.received_ps, each.broken_ps, each.is_watched = self.now, None, False
         for each in (twin, end):
             self.happens(each, Happening.TCP_UP)
 
@@ -212,16 +214,18 @@ class ControlPlane:
         end.connection = 0
         end.token += 1
         end.unsent.clear()
+        end.is_watched = False
         delay = self.wires.delay_ps(end.peering.local, end.peering.remote)
         if connection and delay is not None:
             self.after(delay, lambda: self._far_end_closed(twin, connection))
 
     def _far_end_closed(self, end: End, connection: int) -> None:
-        if end.connection == connection and connection and end.box.answers:
-            self.happens(end, Happening.TCP_CLOSED)
+        self._deliver(end, connection, Happening.TCP_CLOSED)
 
     def _is_established(self, end: End) -> None:
         end.established_ps = end.received_ps = self.now
+        if is_silent(self, end):  # it broke while the session came up
+            watch(self, end)
         if end.box.waits_for:
             return  # a speaker that recovers tells nothing yet
         self._tell_everything(end)
@@ -230,9 +234,9 @@ class ControlPlane:
         self._tell(end, end.box.tables.adj_rib_out(end.peering))
         self.send(end, EndOfRib())
 
-    def _give_up_waiting(self, end: End) -> None:
+    def _give_up_waiting(self, end: End, since_ps: int) -> None:
         """The restart time is over: without a session what is stale goes (with one, End-of-RIB sees to it)."""
-        if not end.is_up and end.peering.remote in end.box.tables.stale:
+        if end.established_ps == since_ps and not end.is_up and end.peering.remote in end.box.tables.stale:
             end.box.tables.drop(end.peering.remote)
             self.wake(end.box)
 
@@ -247,12 +251,11 @@ class ControlPlane:
             kind = "UPDATE" if isinstance(message, EndOfRib) else type(message).__name__.upper()
             self.messages[kind] += 1
         delay = self.wires.delay_ps(end.peering.local, end.peering.remote)
-        if delay is None:
+        if delay is None or end.unsent:  # TCP hands on nothing before what it has to send again
             end.unsent.append(message)
             return
         connection, twin = end.connection, end.twin
-        wait = max(delay, end.in_order_ps - self.now)
-        self.after(wait, lambda: self._deliver(twin, connection, message))
+        self.after(delay, lambda: self._deliver(twin, connection, message))
 
     def _tell(self, end: End, changes: Changes) -> None:
         if changes:
@@ -262,10 +265,10 @@ class ControlPlane:
         if end.connection != connection or not connection or not end.box.is_running:
             return
         if end.box.is_frozen:
-            end.twin.unsent.append(message)  # it waits in the socket
+            end.unread.append((connection, message))
             return
         end.received_ps = self.now
-        if isinstance(message, Open | Keepalive | Notification):
+        if isinstance(message, Open | Keepalive | Notification | Happening):
             self.happens(end, message)
             if isinstance(message, Open):
                 end.draws += 1
@@ -335,80 +338,17 @@ class ControlPlane:
             if end.is_up:
                 self._tell_everything(end)
 
-    def stop_waiting(self, box: Box) -> None:
-        """The recovery time is over."""
-        if box.waits_for and box.answers:
+    def stop_waiting(self, box: Box, starts: int) -> None:
+        """The recovery time of one start is over."""
+        if box.is_frozen:
+            box.overdue.append(lambda: self.stop_waiting(box, starts))
+        elif box.waits_for and box.is_running and box.starts == starts:
             box.waits_for.clear()
             self._has_recovered(box)
 
-    # --- silence
-
-    def keepalive_ps(self, end: End) -> int:
-        """How often an end sends KEEPALIVE."""
-        return end.timers.keepalive_ps or end.session.hold_ps // 3
-
-    def ends_fall_silent(self) -> None:
-        """After something broke: see, for every established session that is silent now, when that will be noticed."""
-        for end in self.boxes.ends:
-            if end.is_up and end.box.answers and self.is_silent(end):
-                self.watch(end)
-
-    def is_silent(self, end: End) -> bool:
-        """Whether nothing comes from the far end."""
-        twin = end.twin
-        no_way = self.wires.delay_ps(end.peering.local, end.peering.remote) is None
-        return no_way or not twin.box.answers or twin.connection != end.connection
-
-    def watch(self, end: End) -> None:
-        """Start what the last message that came in left of the hold timer, and BFD's detection."""
-        twin = end.twin
-        last = last_keepalive_ps(
-            self.seed, twin.number, twin.established_ps, max(1, self.keepalive_ps(twin) or end.session.hold_ps // 3),
-            self.now,
-        )  # fmt: skip
-        end.received_ps = max(end.received_ps, last)
-        number = abs(end.received_ps) % 2**31
-        hold_ps = jittered_ps(self.seed, "hold", end.number, number, end.session.hold_ps)
-        late_ps = int(end.timers.loop_ps * fraction(self.seed, "loop", end.number, number))
-        connection = end.connection
-        self.after(
-            max(0, end.received_ps + hold_ps - self.now) + late_ps,
-            lambda: self._times_out(end, connection, end.received_ps, Happening.HOLD_EXPIRED),
-        )
-        mine, theirs = end.timers.bfd_interval_ps, twin.timers.bfd_interval_ps
-        if mine and theirs:
-            interval = max(mine, theirs)
-            age = int(interval * fraction(self.seed, "bfd", end.number, number))
-            self.after(
-                interval * end.timers.bfd_multiplier - age,
-                lambda: self._times_out(end, connection, end.received_ps, Happening.BFD_DOWN),
-            )
-
-    def _times_out(self, end: End, connection: int, received_ps: int, what: Happening) -> None:
-        same = end.connection == connection and end.received_ps == received_ps
-        if same and end.is_up and end.box.answers and self.is_silent(end):
-            self.happens(end, what)
-
-    def ends_hear_again(self, broken_ps: int) -> None:
-        """After something was mended: TCP sends again what was lost, at its next retransmission."""
-        wait = FIRST_RETRANSMISSION_PS
-        while broken_ps + wait < self.now:
-            wait = 2 * wait + FIRST_RETRANSMISSION_PS
-        for end in self.boxes.ends:
-            if end.connection and self.wires.delay_ps(end.peering.local, end.peering.remote) is not None:
-                twin, connection = end.twin, end.connection
-                if twin.connection != connection:
-                    self.after(
-                        broken_ps + wait - self.now,
-                        lambda end=end, c=connection: self._far_end_closed(end, c),  # type: ignore[misc]
-                    )
-                    continue
-                end.received_ps = twin.received_ps = self.now
-                lost, end.unsent = end.unsent, []
-                if lost:
-                    end.in_order_ps = broken_ps + wait
-                for message in lost:
-                    self.after(
-                        broken_ps + wait - self.now,
-                        lambda twin=twin, c=connection, m=message: self._deliver(twin, c, m),  # type: ignore[misc]
-                    )
+    def read_what_waited(self, box: Box) -> None:
+        """Let a daemon that goes on handle what came in meanwhile."""
+        for end in box.ends.values():
+            unread, end.unread = end.unread, []
+            for connection, message in unread:
+                self._deliver(end, connection, message)
