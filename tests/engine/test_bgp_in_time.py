@@ -3,57 +3,16 @@
 from dataclasses import replace
 
 import pytest
+from engine.bgp_networks import LAB, MINUTE, given_cluster, three_nodes, when
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.clusters import routed_clusters
 
-from simnet.controlplane.bgp.steady import steady_fibs
-from simnet.controlplane.fabric import build_fabric
 from simnet.engine.bgp_processes import run_control_plane
 from simnet.errors import ModelError
-from simnet.model.calico import BgpTimers, CalicoSettings, FabricSettings, Wiring
-from simnet.model.cluster import Block, Cluster, ClusterNode, ClusterPod
+from simnet.model.calico import Wiring
 from simnet.model.events import Event, EventKind
-from simnet.model.fib import RouteKind
-from simnet.model.kube_proxy import KubeProxyConfiguration
-from simnet.model.kubernetes import Objects
-from simnet.model.scenario import ClusterSpec
 from simnet.units import PS_PER_MS, PS_PER_S
-
-MINUTE = 60 * PS_PER_S
-# Hold time 9 s and connect and error times as on the real BIRD of facts/kernel.md; a veth's carrier takes 6 ms
-LAB = BgpTimers(
-    hold_ps=9 * PS_PER_S, connect_delay_ps=PS_PER_S, connect_retry_ps=2 * PS_PER_S,
-    error_wait_ps=(PS_PER_S, 4 * PS_PER_S), restart_ps=None, carrier_ps=6 * PS_PER_MS, loop_ps=13 * PS_PER_S // 10,
-)  # fmt: skip
-
-
-def given_cluster(nodes, pods, blocks, calico, wires, fabric=None):
-    fabric = fabric or build_fabric(nodes, pods, ("198.51.100.10",), wires)
-    fibs = steady_fibs(fabric, nodes, pods, blocks, (), calico, wires)
-    spec = ClusterSpec(Objects(), (), KubeProxyConfiguration(), calico, wires)
-    return Cluster(nodes, pods, (), (), blocks, KubeProxyConfiguration(), fabric, fibs, {}), spec
-
-
-def three_nodes(wiring=Wiring.S1, timers=LAB, switch=LAB, **wires):
-    nodes = tuple(ClusterNode(f"n{i}", (f"10.0.0.{11 + i}",), {}) for i in range(3))
-    pods = tuple(ClusterPod("d", f"p{i}", f"n{i}", (f"192.168.{i}.5",), False, True) for i in range(3))
-    blocks = tuple(Block(f"192.168.{i}.0/26", f"n{i}") for i in range(3))
-    return given_cluster(
-        nodes, pods, blocks, CalicoSettings(wiring=wiring, bgp=timers), FabricSettings(bgp=switch, **wires)
-    )
-
-
-def when(history, device, prefix, after_ps=0):
-    """(time, present) of every change of a prefix in a device's table."""
-    found, had = [], True
-    for change in history.fibs:
-        if change.device == device and change.time_ps >= after_ps:
-            has = any(str(r.prefix) == prefix and r.kind is RouteKind.VIA for r in change.fib.routes)
-            if has != had:
-                found.append((change.time_ps, has))
-            had = has
-    return found
 
 
 @settings(max_examples=60, deadline=None)
@@ -146,54 +105,7 @@ def test_bfd_notices_silence_after_its_interval_times_its_multiplier():
         assert history.fibs_at(AT + 3 * MINUTE) == dict(ready.fibs)
 
 
-# --- laws
-
-
-@st.composite
-def events_that_end(draw, cluster):
-    nodes = [node.name for node in cluster.nodes]
-    switches = [d.name for d in cluster.fabric.devices if d.as_number and d.name not in nodes]
-    wires = [(w.a, w.b) for w in cluster.fabric.links if w.a in (*nodes, *switches) and w.b in switches]
-    found, free_ps = [], 0
-    for _ in range(draw(st.integers(1, 3))):  # one after the other: events that overlap are not held to the law yet
-        kind = draw(
-            st.sampled_from(
-                [EventKind.NODE_DIES, EventKind.LINK_DOWN, EventKind.LINK_SILENT, EventKind.BGP_STOPS,
-                 EventKind.BGP_KILLED, EventKind.BGP_FREEZES, EventKind.BGP_RESTARTS, EventKind.BLOCK_CLAIMED,
-                 EventKind.PEER_REMOVED, EventKind.NODE_DRAINED]
-            )
-        )  # fmt: skip
-        start = free_ps + draw(st.integers(0, 40)) * PS_PER_S // 2
-        subject = (draw(st.sampled_from(nodes)),)
-        if kind in (EventKind.LINK_DOWN, EventKind.LINK_SILENT):
-            subject = draw(st.sampled_from(wires))
-        elif kind is EventKind.BLOCK_CLAIMED:
-            subject = (subject[0], "192.168.0.192/30")
-            if found or any(block.cidr == "192.168.0.192/30" for block in cluster.blocks):
-                continue  # a prefix of its own, claimed once
-        elif kind is EventKind.PEER_REMOVED:
-            subject = next(w for w in wires if w[0] in nodes)
-        elif kind in (EventKind.BGP_KILLED, EventKind.BGP_STOPS):
-            subject = (draw(st.sampled_from(nodes + switches)),)
-        free_ps = start + draw(st.integers(1, 60)) * PS_PER_S // 2
-        found.append(Event(start, kind, subject, free_ps))
-    return found
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.data(), routed_clusters(most_nodes=4), st.integers(0, 2**32))
-def test_events_that_are_undone_leave_the_tables_of_the_start(data, cluster, seed):
-    calico, wires = (
-        replace(cluster.calico, bgp=replace(LAB, restart_ps=8 * PS_PER_S)),
-        replace(cluster.settings, bgp=LAB),
-    )
-    ready, spec = given_cluster(cluster.nodes, cluster.pods, cluster.blocks, calico, wires, cluster.fabric)
-    events = data.draw(events_that_end(cluster))
-    end_ps = 6 * MINUTE
-    history = run_control_plane(ready, spec, events, until_ps=end_ps, seed=seed)
-    assert history.fibs_at(end_ps) == dict(ready.fibs)
-    assert all(a.time_ps <= b.time_ps for a, b in zip(history.fibs, history.fibs[1:], strict=False))
-    assert history == run_control_plane(ready, spec, events, until_ps=end_ps, seed=seed)
+# --- single events
 
 
 def test_a_node_that_comes_back_behind_a_silent_link_is_found_when_the_link_is():
