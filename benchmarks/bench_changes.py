@@ -36,7 +36,7 @@ from simnet.model.workload import Constant, Exponential, Poisson
 from simnet.units import PS_PER_MS, PS_PER_S
 
 ROOT = Path(__file__).parents[1]
-RUN_S, REPEATS, CHANGES = 300, 9, 100
+RUN_S, REPEATS, CHANGES = 300, 7, 100
 TARGET = 0.9
 
 

@@ -29,8 +29,17 @@ class Versions:
 
     def at(self, thing: NDArray[np.integer], time_ps: NDArray[np.int64]) -> NDArray[np.intp]:
         """Return the position of the version in force: intp[n]; every thing must be one that changes."""
-        wanted = thing.astype(np.int64) * (len(self.instants_ps) + 1)
-        wanted += np.searchsorted(self.instants_ps, time_ps, side="right")
+        return self.at_epoch(thing, self.epoch(time_ps))
+
+    def epoch(self, time_ps: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Return how many of the instants have come by each time: intp[n]."""
+        return np.searchsorted(self.instants_ps, time_ps, side="right")
+
+    def at_epoch(self, thing: NDArray[np.integer], epoch: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the position of the version in force after so many of the instants: intp[n]."""
+        wanted = thing.astype(np.int64)
+        wanted *= len(self.instants_ps) + 1
+        wanted += epoch
         return np.searchsorted(self.key, wanted, side="right") - 1
 
     @property

@@ -64,7 +64,7 @@ class Connections:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Part:
+class Part:
     """Flows with packets still to send, each with the rank of its next connection and what it has sent before."""
 
     flows: FlowBatch
@@ -78,7 +78,7 @@ class _Part:
         start_ps: NDArray[np.int64] = self.packets.arrival_ps[self.flows.first_packet - self.packets.first_packet_id]
         return start_ps
 
-    def rest(self, rows: NDArray[np.intp], start: NDArray[np.int64]) -> _Part:
+    def rest(self, rows: NDArray[np.intp], start: NDArray[np.int64]) -> Part:
         """Return these flows, each from packet `start` (a row) on."""
         flows = self.flows
         first = flows.first_packet[rows] - self.packets.first_packet_id
@@ -87,7 +87,7 @@ class _Part:
         columns = {column.name: getattr(flows, column.name)[rows] for column in fields(flows)}
         columns |= {"packet_count": count.astype(np.int32), "first_packet": np.cumsum(count) - count}
         packets = self.packets
-        return _Part(
+        return Part(
             FlowBatch(**columns),
             PacketBatch(
                 0,
@@ -101,7 +101,7 @@ class _Part:
         )
 
     @classmethod
-    def joined(cls, parts: list[_Part]) -> _Part:
+    def joined(cls, parts: list[Part]) -> Part:
         """Return the flows of all parts in the order of their next packets; the older flow first at equal times."""
         whole = parts[0]
         for part in parts[1:]:
@@ -144,7 +144,7 @@ class Sender:
     ) -> None:
         self.compiled, self.callers, self.targets = compiled, callers, targets
         self.state, self.seed, self.has_replies = state, seed, has_replies
-        self._waiting: list[_Part] = []  # forgotten flows whose next connection comes after the windows so far
+        self._waiting: list[Part] = []  # forgotten flows whose next connection comes after the windows so far
 
     def send(self, flows: FlowBatch, packets: PacketBatch) -> Iterator[Sent]:
         """Yield the connections of a window, and those of earlier flows that begin while it lasts."""
@@ -152,7 +152,7 @@ class Sender:
             yield from self._send_by_rank(flows, packets)
             return
         none = np.zeros(len(flows), np.int64)
-        self._waiting.append(_Part(flows, packets, none, none))
+        self._waiting.append(Part(flows, packets, none, none))
         yield from self._send_in_order(int(flows.start_ps[-1]))
 
     def finish(self) -> Iterator[Sent]:
@@ -178,7 +178,7 @@ class Sender:
     def _send_in_order(self, until_ps: int) -> Iterator[Sent]:
         """Connections that begin by `until_ps`, in slices so short that none is forgotten in the one it begins in."""
         while self._waiting:
-            part = _Part.joined(self._waiting)
+            part = Part.joined(self._waiting)
             start_ps = part.start_ps
             slice_end = int(np.searchsorted(start_ps, start_ps[0] + UDP_TIMEOUT_PS, side="left"))
             due = min(slice_end, int(np.searchsorted(start_ps, until_ps, side="right")))

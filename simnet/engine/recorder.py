@@ -150,7 +150,8 @@ class Recorder:
             "delay_ps": np.where(delivered, delay_ps, -1),
             "round_trip_ps": np.where(answered, round_ps, -1),
             "packets_sent": packet_count,
-            "bytes_sent": sizes.request(first_row, first_row + packet_count),
+            # of a later connection there are fewer packets left
+            "bytes_sent": sizes.request(first_row, np.minimum(first_row + packet_count, len(packets))),
         }
 
     # --- loads -------------------------------------------------------------------------------------

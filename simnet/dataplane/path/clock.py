@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simnet.dataplane.path.network import Network
 
 Rows = NDArray[np.intp]
+_NONE: Rows = np.zeros(0, dtype=np.intp)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +64,10 @@ class Clock:
         """Take note that what rows have just learned holds before `until_ps` only; rows are distinct."""
         self.until_ps[rows] = np.minimum(self.until_ps[rows], until_ps)
 
+    def watched(self, rows: Rows) -> Rows:
+        """Return the positions in `rows` of those that need to take such notes: intp[m]; here all."""
+        return np.arange(len(rows))
+
     def table_rows(
         self, rows: Rows, device: NDArray[np.int32], destination: NDArray[np.int32]
     ) -> NDArray[np.int32] | None:
@@ -75,13 +80,17 @@ class Clock:
             return None
         row = device.copy()
         row[changing] = tables.versions.rows.value[found]
-        cell_class = tables.address_class[destination[changing]]
-        self.holds_until(rows[changing], tables.versions.until_ps[row[changing], cell_class])
+        noted = changing[self.watched(rows[changing])]
+        if noted.size:
+            cell_class = tables.address_class[destination[noted]]
+            self.holds_until(rows[noted], tables.versions.until_ps[row[noted], cell_class])
         return row
 
     def hosts(self, rows: Rows, device: NDArray[np.int32], family: NDArray[np.intp]) -> NDArray[np.int32]:
         """Return the program's number of the rules of each packet's device now."""
         host: NDArray[np.int32] = self.network.device_host[device, family]
+        if not self.changes.hosts.any:
+            return host
         changing, found = self._in_force(self.changes.hosts, 2 * device.astype(np.int64) + family, rows)
         host[changing] = self.changes.hosts.value[found]
         return host
@@ -97,11 +106,7 @@ class Clock:
 
         `tunnel`: of every row of the batch, -1: in none. `bridged`: a bridge sends them, which must work to do so.
         """
-        carried = self._is_up(self.changes.links, np.maximum(direction, 0) >> 1, rows)
-        carried |= direction < 0
-        if bridged and self.changes.devices.any:
-            sender = self.changes.sender[np.maximum(direction, 0)]
-            carried &= (direction < 0) | (sender < 0) | self.works(rows, np.maximum(sender, 0))
+        carried = self._carried(rows, direction, bridged=bridged)
         real = np.flatnonzero(carried & (direction >= 0))
         at, wire = rows[real], direction[real]
         wires = self.changes.wires
@@ -112,6 +117,16 @@ class Clock:
             size_bytes[inside] += self.network.forwarding.tunnels.extra_bytes[through[inside]]
         rate_bps = wires.rate_bps[wires.rate_class[wire]]
         self.time_ps[at] += wires.delay_ps[wire] + (size_bytes * (8 * PS_PER_S) + (rate_bps - 1)) // rate_bps
+        return carried
+
+    def _carried(self, rows: Rows, direction: NDArray[np.int32], *, bridged: bool) -> NDArray[np.bool_]:
+        carried = np.ones(len(rows), dtype=np.bool_)
+        if self.changes.links.any:
+            carried = self._is_up(self.changes.links, np.maximum(direction, 0) >> 1, rows)
+            carried |= direction < 0
+        if bridged and self.changes.devices.any:
+            sender = self.changes.sender[np.maximum(direction, 0)]
+            carried &= (direction < 0) | (sender < 0) | self.works(rows, np.maximum(sender, 0))
         return carried
 
     def works_since(self, device: NDArray[np.int32], time_ps: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -156,13 +171,61 @@ class Clock:
 
     def _in_force(self, versions: Versions, thing: NDArray[np.integer], rows: Rows) -> tuple[Rows, NDArray[np.intp]]:
         """Return which of the things change at all, and the position of the version of each of those in force now."""
-        changing = np.flatnonzero(versions.changes[thing]) if versions.any else np.zeros(0, dtype=np.intp)
-        return changing, versions.at(thing[changing], self.time_ps[rows[changing]])
+        if not versions.any:
+            return _NONE, _NONE
+        changing = np.flatnonzero(versions.changes[thing])
+        return changing, versions.at_epoch(thing[changing], self._epoch(versions, rows[changing]))
+
+    def _epoch(self, versions: Versions, rows: Rows) -> NDArray[np.intp]:
+        """How many of these changes have come by now."""
+        return versions.epoch(self.time_ps[rows])
 
     def _is_up(self, versions: Versions, thing: NDArray[np.integer], rows: Rows) -> NDArray[np.bool_]:
         up = np.ones(len(rows), dtype=np.bool_)
+        if not versions.any:
+            return up
         changing, found = self._in_force(versions, thing, rows)
         if changing.size:
             up[changing] = versions.value[found] == 1
-            self.holds_until(rows[changing], versions.end_ps[found])
+            noted = self.watched(rows[changing])
+            self.holds_until(rows[changing[noted]], versions.end_ps[found[noted]])
         return up
+
+
+class SendingClock(Clock):
+    """One that stands still: every box on a packet's way is asked what it does when the packet is sent.
+
+    That is what the packet meets if its way ends before `until_ps`; whether it does its sender must see. Nothing is
+    noted of rows for which no table changes before `until_ps` as it is given: their answers all hold as long.
+    """
+
+    def __init__(self, network: Network, time_ps: NDArray[np.int64], until_ps: NDArray[np.int64], rows: Rows) -> None:
+        """`rows`: of which to note until when the answers hold."""
+        super().__init__(network, np.zeros(0, dtype=np.int64), time_ps, until_ps)
+        self._noted = np.zeros(len(time_ps), dtype=np.bool_)
+        self._noted[rows] = True
+        self._epochs: dict[int, NDArray[np.intp]] = {}  # by id of what changes: of each row
+
+    def watched(self, rows: Rows) -> Rows:
+        """Return the positions in `rows` of those to note of."""
+        return np.flatnonzero(self._noted[rows])
+
+    def cross(
+        self, rows: Rows, direction: NDArray[np.int32], tunnel: NDArray[np.int32], *, bridged: bool
+    ) -> NDArray[np.bool_]:
+        """Send rows into a wire each, in no time."""
+        return self._carried(rows, direction, bridged=bridged)
+
+    def _epoch(self, versions: Versions, rows: Rows) -> NDArray[np.intp]:
+        epochs = self._epochs.get(id(versions))
+        if epochs is None:
+            epochs = self._epochs[id(versions)] = versions.epoch(self.time_ps)
+        return epochs[rows]
+
+
+def change_instants(network: Network) -> NDArray[np.int64]:
+    """Return every instant at which any table of a network that changes does so: int64[k], ascending, distinct."""
+    assert network.changes is not None
+    changes, fibs = network.changes, network.forwarding.versions
+    instants = [each.instants_ps for each in (changes.hosts, changes.links, changes.devices, changes.targets)]
+    return np.unique(np.concatenate([*instants, *([fibs.rows.instants_ps] if fibs is not None else [])]))

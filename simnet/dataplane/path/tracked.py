@@ -286,14 +286,21 @@ class _TrackedWalk(Walk):
                 self.entries.gone_ps[slot, flow] = self.now.next_tables(at, place, family)
 
 
-def clean_up_of(network: Network, batch: ConnectionBatch, visits: list[Visit], clock: Clock) -> None:
-    """Take note of when kube-proxy takes away the UDP entries that a walk without earlier entries has made."""
-    sent = Clock(network, batch.length_bytes, batch.time_ps, clock.until_ps)
+def clean_up_of(visits: list[Visit], clock: Clock) -> None:
+    """Take note of when kube-proxy takes away the UDP entries that a walk without earlier entries has made.
+
+    `clock` shows when the packets were sent.
+    """
+    if not clock.changes.targets.any:
+        return
     for visit in visits:
         after = visit.translated
         moved = after.destination != visit.original.destination
         moved |= after.destination_port != visit.original.destination_port
         moved &= after.protocol == UDP
-        rows = visit.rows[moved]
-        gone_ps = sent.target_gone(rows, visit.device[moved], after.destination[moved], after.destination_port[moved])
-        clock.holds_until(rows, gone_ps)
+        at = np.flatnonzero(moved)
+        at = at[clock.watched(visit.rows[at])]
+        rows = visit.rows[at]
+        clock.holds_until(
+            rows, clock.target_gone(rows, visit.device[at], after.destination[at], after.destination_port[at])
+        )

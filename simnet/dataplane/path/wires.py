@@ -63,6 +63,10 @@ class PathCost:
             total += self.crossings[number, rows] * transmit_ps
         return total
 
+    def longest_ps(self, wires: Wires, size_bytes: int) -> NDArray[np.int64]:
+        """Return the time that a packet of this size takes on each way: int64[n]; smaller ones take no longer."""
+        return self.delay_ps(wires, slice(None), np.array([size_bytes]))
+
 
 def path_cost(way: Way, wires: Wires) -> PathCost:
     """Sum up the wires that each connection's packet crossed on one way."""
