@@ -86,7 +86,7 @@ def departures_of_one(arrival_ps: NDArray[np.int64], service_ps: NDArray[np.int6
     work_ps = np.cumsum(service_ps)
     start_ps = arrival_ps - (work_ps - service_ps)
     start_ps[:1] = np.maximum(start_ps[:1], free_ps)
-    departure: NDArray[np.int64] = np.maximum.accumulate(start_ps) + work_ps
+    departure: NDArray[np.int64] = np.fmax.accumulate(start_ps) + work_ps
     return departure
 
 
