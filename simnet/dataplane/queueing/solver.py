@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simnet.dataplane.queueing.prices import Columns
 from simnet.dataplane.queueing.station_state import StationState
 from simnet.dataplane.queueing.stations import Injected, Itineraries, Left, Stations, Visits
 from simnet.dataplane.queueing.ways import Ways, made_ready
-from simnet.dataplane.queueing.window import Columns, Window, bits
+from simnet.dataplane.queueing.window import Window, bits
 from simnet.errors import ModelError
 
 _END_PS = np.iinfo(np.int64).max
@@ -246,11 +247,12 @@ class QueueNetwork:
         dropped_at = np.full(len(has_left), -1, np.int32)
         if len(dropped):
             dropped_at[dropped] = ways.station_of_place[ways.place[window.row[drop_slot]]]
+            service_ps = window.prices.all_service_ps()
             for packet, slot in zip(dropped.tolist(), drop_slot.tolist(), strict=True):
                 rest = slice(slot, int(window.exit[packet]))
                 kind = ways.kind[window.row[rest]]
                 for number, name in enumerate(("link_ps", "cpu_ps", "pod_ps")):
-                    packets[name][packet] -= window.service_ps[rest][kind == number].sum()
+                    packets[name][packet] -= service_ps[rest][kind == number].sum()
                 travelled[packet] -= ways.delay_ps[window.row[rest]].sum()
         # Those that stay wait for their next visit: the first that is not before the window's end.
         under_way = _rows(packets, stays)
@@ -296,16 +298,16 @@ class QueueNetwork:
         packets, ways = window.packets, window.ways
         is_fresh = packets["at"] == 0
         kinds = self._kinds
-        needs_kind = kinds != {0} or window.service_of_row is None
+        needs_kind = kinds != {0} or window.prices.of_row_ps is None
         kind = ways.kind.take(window.row) if needs_kind else np.zeros(0, np.int64)
         for number, name in enumerate(("link_ps", "cpu_ps", "pod_ps")):
             if number not in kinds:
                 continue
-            if window.service_of_row is not None:
-                in_way = np.add.reduceat(np.where(ways.kind == number, window.service_of_row, 0), ways.start)
+            if window.prices.of_row_ps is not None:
+                in_way = np.add.reduceat(np.where(ways.kind == number, window.prices.of_row_ps, 0), ways.start)
                 needed = in_way.take(packets["way"])
             else:
-                needed = np.add.reduceat(np.where(kind == number, window.service_ps, 0), window.first)
+                needed = np.add.reduceat(np.where(kind == number, window.prices.all_service_ps(), 0), window.first)
             packets[name] = np.where(is_fresh, needed, packets[name])
         if kinds != {0}:
             arrival = window.arrival_ps
@@ -313,7 +315,9 @@ class QueueNetwork:
             if window.dropped is not None:
                 is_past &= ~window.dropped
             wait = np.zeros(len(arrival), np.int64)
-            wait[:-1] = arrival[1:] - arrival[:-1] - window.step_ps[:-1]
+            wait[:-1] = (
+                arrival[1:] - arrival[:-1] - (window.prices.all_service_ps() + ways.delay_ps.take(window.row))[:-1]
+            )
             for number, name in ((1, "cpu_wait_ps"), (2, "pod_wait_ps")):
                 mine = np.where(is_past & (kind == number), wait, 0)
                 packets[name] = packets[name] + np.add.reduceat(mine, window.first)
@@ -331,11 +335,11 @@ class QueueNetwork:
         slot = slot[np.argsort(arrival, kind="stable")]  # slots are in order of packet ids
         arrival = window.arrival_ps[slot] + window.begin_ps
         end = window.arrival_ps[slot + 1] + window.begin_ps - window.ways.delay_ps[window.row[slot]]
-        start = end - window.service_ps[slot]
+        start = end - window.prices.service_ps(slot)
         if window.dropped is not None:
             start[window.dropped[slot]] = end[window.dropped[slot]] = -1
         station = window.ways.station_of_place[window.ways.place[window.row[slot]]].astype(np.int32)
-        self._observe(Visits(station, arrival, start, end, window.size_bytes(slot)))
+        self._observe(Visits(station, arrival, start, end, window.prices.size_bytes(slot)))
 
 
 def _none() -> Columns:

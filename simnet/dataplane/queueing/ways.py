@@ -36,12 +36,14 @@ class Ways:
     start: NDArray[np.int64]  # [ways] first row
     length: NDArray[np.int64]  # [ways] visits, the exit not counted
     place: NDArray[np.int64]  # [rows] of the visit's station; of an exit: len(stations)
+    short_place: NDArray[np.integer]  # [rows] the same in the fewest bytes: numpy sorts short integers in linear time
     delay_ps: NDArray[np.int64]  # [rows] 0 of an exit
     fixed_ps: NDArray[np.int64]  # [rows] service that does not depend on the packet, links left out
     request_share: NDArray[np.int64]  # [rows] 1: the request's bytes count here
     reply_share: NDArray[np.int64]  # [rows] 1: the reply's bytes count here
     extra_bytes: NDArray[np.int64]  # [rows]
     rate_bps: NDArray[np.int64]  # [rows] of a link; 0: service does not depend on bytes
+    byte_ps: NDArray[np.int64] | None  # [rows] time on the wire of a byte, 0 of no link; None: not all are whole
     kind: NDArray[np.int64]  # [rows] of the station; of an exit: -1
     drawn_at: NDArray[np.int64]  # [ways] visit that is DRAWN, counted from 0; -1: none
     travelled_ps: NDArray[np.int64]  # [ways] all delays
@@ -82,16 +84,23 @@ def made_ready(itineraries: Itineraries, stations: Stations) -> Ways:
             raise ModelError("a way has several visits of a drawn service time; the solver knows one a packet")
     takes_time = (delay_ps > 0) | is_link | (fixed_ps > 0)
     place_of, groups, is_swept = _solving_order(station, way_of, takes_time, len(stations))
+    place = spread(place_of[station], len(stations))
+    rate_bps = spread(np.where(is_link, stations.rate_bps[station], 0))
+    on_link = rate_bps > 0
     return Ways(
         start=start,
         length=length,
-        place=spread(place_of[station], len(stations)),
+        place=place,
+        short_place=place.astype(np.min_scalar_type(len(stations))),
         delay_ps=spread(delay_ps),
         fixed_ps=spread(fixed_ps),
         request_share=spread(is_link & (work == REQUEST_SIZE)),
         reply_share=spread(is_link & (work != REQUEST_SIZE)),
         extra_bytes=spread(itineraries.extra_bytes),
-        rate_bps=spread(np.where(is_link, stations.rate_bps[station], 0)),
+        rate_bps=rate_bps,
+        byte_ps=np.where(on_link, BYTE_PS // np.maximum(rate_bps, 1), 0)
+        if not (BYTE_PS % rate_bps[on_link]).any()
+        else None,
         kind=spread(kind, -1),
         drawn_at=drawn_at,
         travelled_ps=np.add.reduceat(spread(delay_ps), start) if ways else np.zeros(0, np.int64),

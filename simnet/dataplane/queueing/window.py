@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet.dataplane.queueing.one_by_one import departures_of_one, serve, serve_limited
+from simnet.dataplane.queueing.prices import Columns, Prices
 from simnet.dataplane.queueing.station_state import StationState
-from simnet.dataplane.queueing.ways import BYTE_PS, Level, Ways
+from simnet.dataplane.queueing.ways import Level, Ways
 from simnet.errors import ModelError
 
 FAR_PS = 1 << 61  # an arrival that does not happen: of a packet that was dropped before
-
-Columns = dict[str, NDArray[np.int64]]
 
 
 @dataclass(slots=True, eq=False)
@@ -39,10 +38,8 @@ class _Pass:
     stations: NDArray[np.int64]  # [stations]
     delay_ps: NDArray[np.int64] | int  # [v], or of all
     slot: NDArray[np.int64]  # [v]
-    service_ps: NDArray[np.int64] | None = (
-        None  # [v] where all are equal, so that no order changes them, or their sums:
-    )
-    work_ps: NDArray[np.int64] | None = None  # [v] service of each visit and all before it
+    # [v] service of each visit and all before it, where all are equal, so that no order changes the sums
+    work_ps: NDArray[np.int64] | None
     key: NDArray[np.int64] | None = None  # [v] station | arrival | slot, ascending
     departure_ps: NDArray[np.int64] | None = None  # [v]
 
@@ -62,64 +59,37 @@ class Window:
         self.ways, self.state, self.packets, self.chain = ways, state, packets, chain
         self.begin_ps, self.span_ps = begin_ps, span_ps
         way, at = packets["way"], packets["at"]
-        self.visits = ways.length.take(way) - at  # of each packet
-        slots = self.visits + 1
+        slots = ways.length.take(way) - at + 1  # of each packet
         end = np.cumsum(slots)
         self.first = end - slots
         self.exit = end - 1
         self.slots = int(end[-1]) if len(end) else 0
-        self.row = np.repeat(ways.start.take(way) + at - self.first, slots) + np.arange(self.slots)
-        self._price(slots)
+        first_row = ways.start.take(way) + at
+        self.row = np.arange(self.slots)
+        self.row += np.repeat(first_row - self.first, slots)
         # A first guess: nobody waits.
-        so_far = np.cumsum(self.step_ps) - self.step_ps
-        self.arrival_ps = so_far + np.repeat(packets["time_ps"] - begin_ps - so_far.take(self.first), slots)
+        entered_ps = packets["time_ps"] - begin_ps
+        self.prices = prices = Prices(ways, packets, self.row, self.first, slots)
+        if prices.of_row_ps is not None:
+            step = prices.of_row_ps + ways.delay_ps
+            so_far = np.cumsum(step) - step
+            self.arrival_ps = so_far.take(self.row)
+            self.arrival_ps += np.repeat(entered_ps - so_far.take(first_row), slots)
+        else:
+            step = prices.all_service_ps() + ways.delay_ps.take(self.row)
+            self.arrival_ps = np.cumsum(step) - step
+            self.arrival_ps += np.repeat(entered_ps - self.arrival_ps.take(self.first), slots)
+        self._onward_ps = self.arrival_ps[1:]  # of a slot: when its packet arrives at the next
         self.dropped = np.zeros(self.slots, np.bool_) if state.any_limited else None
         self.sweeps = 0
-
-    def _price(self, slots: NDArray[np.int64]) -> None:
-        """Set `service_ps`, `step_ps` (with the delay) and the size of every slot."""
-        ways, packets = self.ways, self.packets
-        request, reply, row = packets["request_bytes"], packets["reply_bytes"], self.row
-        drawn_at = ways.drawn_at.take(packets["way"]) - packets["at"]
-        self.service_of_row: NDArray[np.int64] | None = None  # [rows] where it does not depend on the packet
-        one_size = len(request) and (request == request[0]).all() and (reply == reply[0]).all()
-        if one_size and len(ways.place) < self.slots:
-            # All packets are of one size: price the rows, not the slots.
-            size = ways.extra_bytes + ways.request_share * request[0] + ways.reply_share * reply[0]
-            service = _service_ps(size, ways.rate_bps, ways.fixed_ps)
-            self.service_ps = service.take(row)
-            self.step_ps = (service + ways.delay_ps).take(row)
-            self._size, self._size_of_row = size, True
-            self.service_of_row = service
-        else:
-            size = ways.extra_bytes.take(row)
-            size += ways.request_share.take(row) * np.repeat(request, slots)
-            size += ways.reply_share.take(row) * np.repeat(reply, slots)
-            self.service_ps = _service_ps(size, ways.rate_bps.take(row), ways.fixed_ps.take(row))
-            self.step_ps = self.service_ps + ways.delay_ps.take(row)
-            self._size, self._size_of_row = size, False
-            self.service_of_row = None
-        has = np.flatnonzero(drawn_at >= 0)
-        if len(has):
-            drawn_ps = packets["drawn_ps"][has]
-            self.service_ps[self.first[has] + drawn_at[has]] += drawn_ps
-            self.step_ps[self.first[has] + drawn_at[has]] += drawn_ps
-            self.service_of_row = None
-
-    def size_bytes(self, slot: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Bytes on the wire, of slots."""
-        size: NDArray[np.int64] = self._size.take(self.row.take(slot) if self._size_of_row else slot)
-        return size
 
     def _lay_out(self) -> None:
         """Deal the visits out to levels, each sorted by station."""
         ways, places = self.ways, len(self.state)
-        place = ways.place.take(self.row)
-        # numpy sorts short integers by radix, in linear time.
-        code = place.astype(np.uint8) if places < 255 else place.astype(np.uint16) if places < 65_535 else place
-        order = np.argsort(code, kind="stable")
-        begin = np.searchsorted(code.take(order), np.arange(places + 2, dtype=code.dtype))
-        count = np.diff(begin)
+        place = ways.short_place.take(self.row)
+        order = np.argsort(place, kind="stable")
+        count = np.bincount(place, minlength=places + 1)
+        begin = np.concatenate([[0], np.cumsum(count)])
         widest = max((level.stop_place - level.first_place for group in ways.groups for level in group), default=1)
         self.slot_bits, self.time_bits = bits(self.slots, widest)
         self.groups: list[tuple[bool, list[_Pass]]] = []
@@ -138,15 +108,24 @@ class Window:
                 delay_ps = int(delays[0]) if (delays == delays[0]).all() else np.repeat(delays, mine[used])
                 low_bits = (station_of << (self.slot_bits + self.time_bits)) + slot
                 first = begin[level.first_place + used] - low
-                each = _Pass(level, low_bits, first, mine[used], stations, delay_ps, slot)
-                service = self.service_ps.take(slot)
-                if is_swept and (service == service[0]).all():
-                    each.service_ps, each.work_ps = service, np.cumsum(service)
+                work_ps = self._equal_work_ps(level, slot) if is_swept else None
+                each = _Pass(level, low_bits, first, mine[used], stations, delay_ps, slot, work_ps)
                 passes.append(each)
             if passes:
                 self.groups.append((is_swept, passes))
         if self.chain.shape[1]:
             self.groups = [(True, [each for _, group in self.groups for each in group])]
+
+    def _equal_work_ps(self, level: Level, slot: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return 1, 2, 3 ... services, where all visits of a level take the same time."""
+        of_row_ps, place = self.prices.of_row_ps, self.ways.place
+        if of_row_ps is None:
+            service = self.prices.service_ps(slot)
+        else:
+            service = of_row_ps[(place >= level.first_place) & (place < level.stop_place)]
+        if (service != service[0]).any():
+            return None
+        return np.arange(1, len(slot) + 1) * service[0]
 
     def settle(self) -> None:
         """Sweep until no arrival before the window's end changes; raises ModelError where that never comes."""
@@ -188,19 +167,21 @@ class Window:
         each.slot = slot = key & mask
         each.low_bits = key & ~(time_mask << slot_bits)
         placed = key >> slot_bits  # station | arrival: a later station lies beyond all times of those before
-        if each.service_ps is not None and each.work_ps is not None:
-            service, work = each.service_ps, each.work_ps
+        if each.work_ps is not None:
+            work = each.work_ps
+            before = work - work[0]
         else:
-            service = self.service_ps.take(slot)
+            service = self.prices.service_ps(slot)
             work = np.cumsum(service)
+            before = work - service
         free = np.maximum(self.state.free_ps[each.stations] - self.begin_ps, 0)
         latest = int(free.max()) + int(work[-1]) + self.span_ps
         if latest < time_mask:
-            placed -= work
-            placed += service
-            opened = (np.arange(len(free)) << self.time_bits) + free - work[each.first] + service[each.first]
+            placed -= before
+            opened = (np.arange(len(free)) << self.time_bits) + free - before[each.first]
             placed[each.first] = np.maximum(placed[each.first], opened)
-            departure = np.fmax.accumulate(placed)  # the same as maximum, and five times as fast with AVX-512
+            # The same as maximum, which takes five times as long where numpy uses AVX-512.
+            departure = np.fmax.accumulate(placed)
             departure += work
             departure &= time_mask
         else:
@@ -208,15 +189,15 @@ class Window:
             departure = np.empty_like(arrival)
             for low, count, free_ps in zip(each.first.tolist(), each.count.tolist(), free.tolist(), strict=True):
                 rows = slice(low, low + count)
-                departure[rows] = departures_of_one(arrival[rows], service[rows], free_ps)
-        dropped = self._exceptions(each, key, slot, service, departure)
+                departure[rows] = departures_of_one(arrival[rows], work[rows] - before[rows], free_ps)
         each.departure_ps = departure
+        dropped = self._exceptions(each, key, slot, departure)
         onward = departure + each.delay_ps
         if dropped is not None:
             assert self.dropped is not None
             self.dropped[slot] = dropped
             onward[dropped] = FAR_PS
-        self.arrival_ps[slot + 1] = onward
+        self._onward_ps[slot] = onward
         return True
 
     def _exceptions(
@@ -224,7 +205,6 @@ class Window:
         each: _Pass,
         key: NDArray[np.int64],
         slot: NDArray[np.int64],
-        service: NDArray[np.int64],
         departure: NDArray[np.int64],
     ) -> NDArray[np.bool_] | None:
         """Correct the departures of stations with several servers or a full queue; return who was dropped."""
@@ -233,21 +213,21 @@ class Window:
         if not (is_several.any() or is_limited.any()):
             return None
         arrival = (key >> self.slot_bits) & ((1 << self.time_bits) - 1)
+        service = self.prices.service_ps(slot)
         dropped = np.zeros(len(key), np.bool_)
         suspect = is_several.copy()
         safe = np.zeros(len(suspect), np.int64)
         if is_limited.any():
             longest = np.maximum.reduceat(departure - service - arrival, each.first)
             state.see_services(each.stations, np.minimum.reduceat(service, each.first))
-            largest = int(self._size.max())
-            safe = state.safe_wait_ps(each.stations, largest)
+            safe = state.safe_wait_ps(each.stations, self.prices.largest_bytes)
             suspect |= is_limited & (longest > safe)
         for row in np.flatnonzero(suspect).tolist():
             station, low = int(each.stations[row]), int(each.first[row])
             high = low + int(each.count[row])
             high = low + int(np.searchsorted(arrival[low:high], self.span_ps))  # the others take no part
             rows = slice(low, high)
-            size = self.size_bytes(slot[rows]) if is_limited[row] else np.zeros(high - low, np.int64)
+            size = self.prices.size_bytes(slot[rows]) if is_limited[row] else np.zeros(high - low, np.int64)
             free_ps, room = state.servers_free_ps(station) - self.begin_ps, state.room(station, self.begin_ps)
             if is_several[row]:
                 departure[rows], dropped[rows], _ = serve(arrival[rows], service[rows], size, free_ps, room)
@@ -295,12 +275,12 @@ class Window:
                     departure = each.departure_ps[rows]
                     if self.dropped is not None:
                         slot, departure = slot[~self.dropped[slot]], departure[~self.dropped[slot]]
-                    start = departure - self.service_ps[slot]
+                    start = departure - self.prices.service_ps(slot)
                     self.state.served(
                         int(each.stations[row]),
                         start + self.begin_ps,
                         departure + self.begin_ps,
-                        self.size_bytes(slot),
+                        self.prices.size_bytes(slot),
                         self.begin_ps + self.span_ps,
                     )
 
@@ -309,13 +289,3 @@ def bits(slots: int, stations: int) -> tuple[int, int]:
     """How many bits of a sort key hold the slot and the time, where `stations` share a level."""
     slot_bits = max(slots, 1).bit_length()
     return slot_bits, 63 - slot_bits - stations.bit_length()
-
-
-def _service_ps(
-    size_bytes: NDArray[np.int64], rate_bps: NDArray[np.int64], fixed_ps: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """The time on the wire, rounded up, or the fixed time: int64[n]."""
-    is_link = rate_bps > 0
-    rate = np.where(is_link, rate_bps, BYTE_PS)
-    service: NDArray[np.int64] = np.where(is_link, -(-BYTE_PS * size_bytes // rate), fixed_ps)
-    return service
