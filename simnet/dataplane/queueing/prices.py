@@ -44,8 +44,8 @@ class Prices:
             by_byte = None if ways.byte_ps is None else ways.byte_ps.take(row)
             price = _service_ps(self._size, ways.rate_bps.take(row), by_byte, ways.fixed_ps.take(row))
         self.of_row_ps = price if self._by_row and not len(has) else None  # [rows], where no packet differs
-        self._of_slot_ps = None if self.of_row_ps is not None else price.take(row) if self._by_row else price
-        if self._of_slot_ps is not None and len(has):
+        self._of_slot_ps = price.take(row) if self._by_row and len(has) else price  # [slots] otherwise
+        if len(has):
             self._of_slot_ps[first[has] + drawn_at[has]] += packets["drawn_ps"][has]
         self.largest_bytes = int(self._size.max(initial=0))
 
@@ -53,12 +53,11 @@ class Prices:
         """Service times of slots."""
         if self.of_row_ps is not None:
             return self.of_row_ps.take(self._row.take(slot))
-        assert self._of_slot_ps is not None
         return self._of_slot_ps.take(slot)
 
     def all_service_ps(self) -> NDArray[np.int64]:
         """Service times of all slots."""
-        return self.of_row_ps.take(self._row) if self._of_slot_ps is None else self._of_slot_ps
+        return self._of_slot_ps if self.of_row_ps is None else self.of_row_ps.take(self._row)
 
     def size_bytes(self, slot: NDArray[np.int64]) -> NDArray[np.int64]:
         """Bytes on the wire, of slots."""

@@ -315,9 +315,8 @@ class QueueNetwork:
             if window.dropped is not None:
                 is_past &= ~window.dropped
             wait = np.zeros(len(arrival), np.int64)
-            wait[:-1] = (
-                arrival[1:] - arrival[:-1] - (window.prices.all_service_ps() + ways.delay_ps.take(window.row))[:-1]
-            )
+            step = window.prices.all_service_ps() + ways.delay_ps.take(window.row)
+            wait[:-1] = arrival[1:] - arrival[:-1] - step[:-1]
             for number, name in ((1, "cpu_wait_ps"), (2, "pod_wait_ps")):
                 mine = np.where(is_past & (kind == number), wait, 0)
                 packets[name] = packets[name] + np.add.reduceat(mine, window.first)

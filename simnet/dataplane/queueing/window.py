@@ -125,7 +125,8 @@ class Window:
             service = of_row_ps[(place >= level.first_place) & (place < level.stop_place)]
         if (service != service[0]).any():
             return None
-        return np.arange(1, len(slot) + 1) * service[0]
+        work_ps: NDArray[np.int64] = np.arange(1, len(slot) + 1) * service[0]
+        return work_ps
 
     def settle(self) -> None:
         """Sweep until no arrival before the window's end changes; raises ModelError where that never comes."""
