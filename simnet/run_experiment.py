@@ -30,14 +30,14 @@ from simnet.engine.executor import Failed, run_all
 from simnet.engine.network import CompiledCluster
 from simnet.engine.simulate import events_of, prepare, simulate
 from simnet.errors import SimnetError
-from simnet.model.recording import QUEUE_TABLES
+from simnet.model.recording import EVENT_TABLES, QUEUE_TABLES
 from simnet.model.scenario import Experiment, Placement, PlannedRun, Scenario
 from simnet.results import store
 from simnet.results.frames import SweepValue
 from simnet.results.store import RunDescription, RunWriter
 from simnet.results.topology import topology_of
 
-_ALWAYS = ("load", "hops", *QUEUE_TABLES)
+_ALWAYS = ("load", "hops", *QUEUE_TABLES, *EVENT_TABLES)
 KEPT = {"summary": _ALWAYS, "flows": ("flows", *_ALWAYS), "packets": ("flows", *_ALWAYS)}
 FAILURES = "failures.json"
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from simnet.dataplane.path.columns import Way
 from simnet.dataplane.path.network import NODE
 from simnet.engine.connections import Connections, round_trip_ps, spread
+from simnet.engine.event_recorder import EventRecorder
 from simnet.engine.network import CompiledCluster
 from simnet.engine.queued_run import QueuedRun
 from simnet.engine.sinks import PacketSink
@@ -41,6 +42,7 @@ class Recorder:
         self.compiled, self.scenario, self.callers, self.targets = compiled, scenario, callers, targets
         self.candidates, self.sink = candidates, sink
         self.queues = queues
+        self.events = _event_recorder(compiled, scenario)
         self._flows: list[dict[str, NDArray[Any]]] = []
         self._later: list[dict[str, NDArray[Any]]] = []  # what second and later connections add to their flows
         places, directions = len(compiled.place_names), len(compiled.direction_names)
@@ -74,6 +76,8 @@ class Recorder:
             if first.size:
                 self._flows.append({name: column[first] for name, column in columns.items()})
             self._later.append({name: columns[name][later] for name in ("flow_id", *_ADDED, "end_ps")})
+        if self.events is not None:
+            self.events.add(flows, packets, connections)
         if self.sink is not None:
             self._emit_packets(flows, packets, connections)
 
@@ -274,6 +278,8 @@ class Recorder:
         }
         if self.queues is not None:
             tables |= self.queues.tables()
+        if self.events is not None:
+            tables |= self.events.tables()
         return Recording(tables, totals)
 
     def _totals(self) -> dict[str, int]:
@@ -367,6 +373,13 @@ class Recorder:
             "flows": np.array([value[0] for _, value in rows], dtype=np.int64),
             "packets": np.array([value[1] for _, value in rows], dtype=np.int64),
         }
+
+
+def _event_recorder(compiled: CompiledCluster, scenario: Scenario) -> EventRecorder | None:
+    if compiled.history is None or not compiled.history.events:
+        return None
+    has_replies = scenario.workload.shape.reply_size_bytes is not None
+    return EventRecorder(compiled, duration_ps=scenario.run.duration_ps, has_replies=has_replies)
 
 
 def _codes(names: Sequence[str]) -> tuple[NDArray[np.int32], tuple[str, ...]]:

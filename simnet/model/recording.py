@@ -195,6 +195,72 @@ HOPS: tuple[Column, ...] = (
     Column("packets", "int64", "", "packets that took that many"),
 )
 
+EVENTS: tuple[Column, ...] = (
+    Column("event", "int32", "", "number of the event in its run, in order of time, from 0"),
+    Column("name", "category", "", "as the file names it; else kind and target"),
+    Column("kind", "category", "", "what happened, for example `link silent`"),
+    Column("target", "category", "", "to what: a node, the two ends of a link, a speaker ..."),
+    Column("at_random", "bool", "", "drawn from `mtbf` and `mttr`, so another in every repeat"),
+    Column("start_ps", "int64", "ps", "when it happened; its window begins then"),
+    Column("end_ps", "int64", "ps", "when it was undone; -1: never"),
+    Column("time_to_notice_ps", "int64", "ps", "from its start to the first change of a table because of it; -1: none"),
+    Column(
+        "time_to_withdraw_ps",
+        "int64",
+        "ps",
+        "from its start to the last change of a table because of it before its end; -1: none",
+    ),
+    Column(
+        "time_to_repair_ps",
+        "int64",
+        "ps",
+        "from its end to the last change because of it, tables as they were; 0: nothing to change; -1: not in the run",
+    ),
+    Column("window_end_ps", "int64", "ps", "when it was undone and tables were as before; -1: not before all was over"),
+    Column("boxes_changed", "int32", "", "boxes with a table that changed because of it"),
+    Column("routes_changed", "int32", "", "routes that changed because of it, counted a box"),
+    Column("rules_changed", "int32", "", "nodes whose rules changed because of it"),
+    Column("not_restored", "int32", "", "of those routes and rules, those not as before after their last change"),
+    Column("first_loss_ps", "int64", "ps", "when the first packet or answer that is counted here was lost; -1: none"),
+    Column("last_loss_ps", "int64", "ps", "when the last one was; of a connection that was reset: the reset"),
+    Column("packets_dropped", "int64", "", "request packets discarded silently in its window (docs/models/events.md)"),
+    Column("packets_rejected", "int64", "", "request packets answered with an ICMP error or a reset, likewise"),
+    Column("packets_lost", "int64", "", "request packets that ended on a dead link, device or end, likewise"),
+    Column("answers_lost", "int64", "", "answers of delivered request packets that did not come back, likewise"),
+    Column("flows_failed", "int64", "", "flows of which no packet was ever answered, the first one lost in its window"),
+    Column("flows_broken", "int64", "", "flows that had been answered and never were again"),
+    Column("flows_interrupted", "int64", "", "flows that went unanswered for a while and were answered again"),
+    Column("flows_moved_pod", "int64", "", "flows that another pod answered from then on"),
+    Column("flows_moved_way", "int64", "", "flows answered by the same pod over other wires from then on"),
+)
+
+EFFECTS = (
+    "packets",  # request packets that did not reach a pod
+    "answers",  # that did not come back
+    "flows failed",
+    "flows broken",
+    "flows interrupted",
+    "flows moved to another pod",
+    "flows moved to another way",
+)
+EVENT_EFFECTS: tuple[Column, ...] = (
+    Column("event", "int32", "", "number of the event, as in `events`; -1: no event's"),
+    Column("name", "category", "", "its name; empty: no event's"),
+    Column("effect", "category", "", "what is counted: " + ", ".join(EFFECTS)),
+    Column("verdict", "category", "", "dropped, rejected or lost: of the packet, or the first one; empty: moved"),
+    Column("reason", "category", "", "why; empty: moved"),
+    Column("count", "int64", "", "how many; packets of all events and of none sum to the run's totals"),
+)
+
+TABLE_CHANGES: tuple[Column, ...] = (
+    Column("time_ps", "int64", "ps", "from when on the box uses it"),
+    Column("event", "int32", "", "number of the event that it follows from, as in `events`; -1: none"),
+    Column("box", "category", "", "the node or switch"),
+    Column("prefix", "category", "", "of the route; empty: the node's rules"),
+    Column("change", "category", "", "learned, lost, next hops (the route was there before and is), or rules"),
+    Column("next_hops", "int32", "", "how many the route has from then on; 0: none"),
+)
+
 TABLES: Mapping[str, tuple[Column, ...]] = {
     "flows": FLOWS,
     "packets": PACKETS,
@@ -204,8 +270,12 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "latency": LATENCY,
     "latency_distribution": LATENCY_DISTRIBUTION,
     "latency_over_time": LATENCY_OVER_TIME,
+    "events": EVENTS,
+    "event_effects": EVENT_EFFECTS,
+    "table_changes": TABLE_CHANGES,
 }
 QUEUE_TABLES = ("stations", "latency", "latency_distribution", "latency_over_time")  # of runs with queues only
+EVENT_TABLES = ("events", "event_effects", "table_changes")  # of runs in which something happens only
 # In every frame of a Result that spans several runs, these come first:
 RUN_COLUMNS: tuple[Column, ...] = (
     Column("run", "category", "", "run id: a hash of the resolved scenario, the seed and the model version"),

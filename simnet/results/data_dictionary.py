@@ -17,6 +17,9 @@ _ABOUT = {
     "latency": "Latency and what it is made of, of runs with queues.",
     "latency_distribution": "How many packets had which latency, of runs with queues.",
     "latency_over_time": "Mean latency by time of sending, of runs with queues: shows where the warm-up ends.",
+    "events": "A row an event of a run: its blast radius, the warm-up included (docs/models/events.md).",
+    "event_effects": "The same by reason, and what is no event's: a row an event, effect, verdict and reason.",
+    "table_changes": "A row a route that a box learned, lost or sends elsewhere, of runs with events.",
 }
 
 

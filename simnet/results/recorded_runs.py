@@ -154,6 +154,21 @@ class RecordedRuns:
         return self._frame("latency_over_time")
 
     @property
+    def events(self) -> pd.DataFrame:
+        """What each event broke, moved and lost, and how soon tables followed; empty of runs without events."""
+        return self._frame("events")
+
+    @property
+    def event_effects(self) -> pd.DataFrame:
+        """Packets lost, flows broken and moved, by event and reason; event -1: outside of every event's window."""
+        return self._frame("event_effects")
+
+    @property
+    def table_changes(self) -> pd.DataFrame:
+        """Which box learned or lost which route when, and because of which event."""
+        return self._frame("table_changes")
+
+    @property
     def links(self) -> pd.DataFrame:
         """`load` of the link directions, with `a` and `b`, the ends it runs from and to."""
         if "links" not in self._frames:

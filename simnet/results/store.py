@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simnet.errors import ResultError
-from simnet.model.recording import QUEUE_TABLES, TABLES, ColumnData, Recording
+from simnet.model.recording import EVENT_TABLES, QUEUE_TABLES, TABLES, ColumnData, Recording
 from simnet.results.frames import SCHEMA_VERSION, SweepValue
 from simnet.results.parquet import PacketWriter, damaged, write_table
 
@@ -121,7 +121,7 @@ class RunWriter:
         self,
         recording: Recording,
         measures: Mapping[str, float] | None = None,
-        keep: Sequence[str] = ("flows", "load", "hops", *QUEUE_TABLES),
+        keep: Sequence[str] = ("flows", "load", "hops", *QUEUE_TABLES, *EVENT_TABLES),
     ) -> None:
         """Write the tables named in `keep` that the recording has, and the manifest that makes the run whole.
 
@@ -186,7 +186,7 @@ def write_run(
     *,
     packets: Iterable[Mapping[str, ColumnData]] = (),
     measures: Mapping[str, float] | None = None,
-    keep: Sequence[str] = ("flows", "load", "hops", *QUEUE_TABLES),
+    keep: Sequence[str] = ("flows", "load", "hops", *QUEUE_TABLES, *EVENT_TABLES),
 ) -> Path:
     """Write a whole run at once and return its folder; see RunWriter for one whose packets come window by
     window.

@@ -65,16 +65,22 @@ def histories(draw, cluster, duration_ps):
     return TableHistory(dict(cluster.fibs), tuple(fibs), tuple(rules), tuple(links), tuple(devices))
 
 
-def agree(data, scenario):
-    run = scenario.run
-    assume(run.statistic_mode == "random")
+def with_pauses(scenario):
+    """A scenario that may go with changing tables; packets of a flow that would overtake each other keep a distance."""
+    assume(scenario.run.statistic_mode == "random")
     assume(all(each.session_affinity == "None" for each in scenario.cluster.objects.services))
     assume(scenario.cluster.fabric.ecmp_choice != "resilient")
     assume(not scenario.has_queues)
     if scenario.workload.shape.gap_ps == Constant(0):  # packets would overtake each other where a way changes
         shape = replace(scenario.workload.shape, gap_ps=Constant(60 * MS))
         scenario = replace(scenario, workload=replace(scenario.workload, shape=shape))
-    assert_agreement(scenario, make_history=lambda cluster: data.draw(histories(cluster, run.duration_ps + S // 2)))
+    return scenario
+
+
+def agree(data, scenario):
+    scenario = with_pauses(scenario)
+    until_ps = scenario.run.duration_ps + S // 2
+    assert_agreement(scenario, make_history=lambda cluster: data.draw(histories(cluster, until_ps)))
 
 
 @given(st.data(), scenarios())
