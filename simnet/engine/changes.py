@@ -57,9 +57,7 @@ def compile_changes(
     place = {name: number for number, name in enumerate(place_names)}
     for (node, family), versions in by_node.items():
         now = _targets(rulesets[hosts[node, family]]) if (node, family) in hosts else set()
-        later = [
-            (time_ps, _targets(rulesets[number]) | kept[node, time_ps]) for time_ps, number in sorted(versions)
-        ]
+        later = [(time_ps, _targets(rulesets[number]) | kept[node, time_ps]) for time_ps, number in sorted(versions)]
         for address, port in sorted(now.union(*(targets for _, targets in later))):
             row = np.array([device_id[node]]), np.array([addresses.intern(address)]), np.array([port])
             key = int(target_key(*row)[0])

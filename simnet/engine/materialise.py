@@ -10,25 +10,21 @@ import ipaddress
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from simnet.controlplane.bgp.steady import steady_fibs
 from simnet.controlplane.calico.encapsulation import tunnel_kinds, tunnels_of
 from simnet.controlplane.calico.ipam import AddressRequest, Assignment, assign_blocks
 from simnet.controlplane.fabric import build_fabric
-from simnet.controlplane.kube_proxy.generator import RuleGenerator
-from simnet.controlplane.kube_proxy.node import ProxiedNode
 from simnet.controlplane.kubernetes.allocation import allocate
 from simnet.controlplane.kubernetes.endpoint_slices import endpoint_slices
 from simnet.controlplane.kubernetes.scheduling import Schedule, ScheduledPod, schedule
+from simnet.engine.node_rules import rulesets_of
 from simnet.errors import InputError, Position, Problem
 from simnet.model.calico import AdvertisedService, CalicoNode, FabricSettings
 from simnet.model.cluster import Cluster, ClusterNode, ClusterPod
 from simnet.model.fabric import Fabric
-from simnet.model.iptables.parser import parse_rules
-from simnet.model.iptables.ruleset import Family, Ruleset
 from simnet.model.kubernetes import ZONE_LABEL, EndpointSlice, Objects, Service
-from simnet.model.scenario import ClusterSpec, NodeSpec, SavedRules
+from simnet.model.scenario import ClusterSpec, NodeSpec
 from simnet.model.workload import ClientOrigin, ClientPopulation
 
 CLIENT_NAMESPACE = "simnet-clients"
@@ -59,7 +55,7 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
         kube_proxy=spec.kube_proxy,
         fabric=fabric,
         fibs=fibs,
-        rulesets=_rulesets(spec, nodes, services, slices),
+        rulesets=rulesets_of(spec, nodes, services, slices),
         warnings=(*spec.objects.warnings, *spec.warnings, *_pending(ready.scheduled, spec)),
     )
 
@@ -308,6 +304,7 @@ def _client_pods(clients: ClientPopulation | None, nodes: Sequence[ClusterNode])
             True,
             False,
             (),
+            is_evictable=False,
         )
 
 
@@ -362,7 +359,10 @@ def _hosts(text: str, taken: set[str]) -> Iterable[str]:
 
 
 def _cluster_pod(pod: ScheduledPod) -> ClusterPod:
-    return ClusterPod(pod.namespace, pod.name, pod.node, pod.addresses, pod.host_network, pod.ready)
+    return ClusterPod(
+        pod.namespace, pod.name, pod.node, pod.addresses, pod.host_network, pod.ready,
+        termination_grace_period_seconds=pod.termination_grace_period_seconds, is_evictable=pod.is_evictable,
+    )  # fmt: skip
 
 
 def advertised_services(services: Sequence[Service], slices: Sequence[EndpointSlice]) -> tuple[AdvertisedService, ...]:
@@ -404,40 +404,6 @@ def advertised_services(services: Sequence[Service], slices: Sequence[EndpointSl
                     )
                 )
     return tuple(found)
-
-
-def _rulesets(
-    spec: ClusterSpec,
-    nodes: Sequence[ClusterNode],
-    services: Sequence[Service],
-    slices: Sequence[EndpointSlice],
-) -> dict[str, tuple[Ruleset, ...]]:
-    families = [Family.IPV4]
-    if any(":" in address for node in nodes for address in node.addresses):
-        families.append(Family.IPV6)
-    generators = [RuleGenerator(services, slices, spec.kube_proxy, family) for family in families]
-    saved = {node.name: node.saved_rules for node in spec.nodes if node.saved_rules}
-    rulesets: dict[str, tuple[Ruleset, ...]] = {}
-    for node in nodes:
-        own = {each.family: parsed_rules(each) for each in saved.get(node.name, ())}
-        proxied = ProxiedNode(
-            name=node.name,
-            primary_ip=node.addresses[0],
-            labels=node.labels,
-            interface_addresses=node.addresses,
-            pod_cidrs=node.pod_cidrs,
-        )
-        rulesets[node.name] = tuple(
-            own.get(family) or generator.for_node(proxied)
-            for family, generator in zip(families, generators, strict=True)
-        )
-    return rulesets
-
-
-@lru_cache(maxsize=64)  # a cluster is made anew for every seed that places its pods
-def parsed_rules(saved: SavedRules) -> Ruleset:
-    """Return the rules of a saved text."""
-    return parse_rules(saved.text, file=saved.saved_file, family=saved.family).ruleset
 
 
 def _pending(scheduled: Schedule, spec: ClusterSpec) -> Iterable[Problem]:

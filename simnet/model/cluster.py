@@ -41,6 +41,8 @@ class ClusterPod:
     host_network: bool
     ready: bool
     listening: tuple[tuple[str, int], ...] | None = None  # (protocol, port); None: not known, all ports answer
+    termination_grace_period_seconds: int = 30
+    is_evictable: bool = True  # a drain deletes it: not of a DaemonSet, not static, no client of simnet's own
 
     @property
     def key(self) -> str:

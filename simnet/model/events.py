@@ -32,6 +32,9 @@ class EventKind(Enum):
     FILTER_CHANGED = "filter changed"  # (speaker, BGPFilter's name; empty: none)
 
 
+OF_PODS = (EventKind.POD_DELETED, EventKind.POD_UNREADY, EventKind.POD_READY)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One change of the network."""

@@ -177,13 +177,15 @@ class RoutePlan:
                 blackholes.append(self._blackhole(cidr, why, _FELIX if felix else "bird"))
         for told in self.told:
             if told.in_kernel and name in told.nodes:
-                blackholes.append(
-                    self._blackhole(told.prefix, "advertised single address: not in the kernel reject list")
-                )
+                blackholes.append(self.advertised_blackhole(told.prefix))
         routes += blackholes
         own.update(route.prefix for route in blackholes)
         routes += [route for owner, route in self._remote_routes(name) if owner != name and route.prefix not in own]
         return routes
+
+    def advertised_blackhole(self, prefix: IPNetwork) -> Route:
+        """Return the route behind a service address that a node tells of as it is listed."""
+        return self._blackhole(prefix, "advertised single address: not in the kernel reject list")
 
     def _blackhole(self, prefix: IPNetwork, why: str, protocol: str = "bird") -> Route:
         if prefix not in self._blackholes:

@@ -17,7 +17,7 @@ from simnet.model.kubernetes import EndpointSlice
 def kept_udp_endpoints(
     slices: Iterable[EndpointSlice], at_start: Iterable[EndpointSlice]
 ) -> frozenset[tuple[str, int]]:
-    """Return (address, port) of the endpoints whose UDP entries are kept. `at_start`: slices with all there ever are."""
+    """Return (address, port) of endpoints whose UDP entries are kept. `at_start`: slices with all there ever are."""
     kept: set[tuple[str, int]] = set()
     for family in Family:
         now = endpoints_by_service_port(slices, family)
