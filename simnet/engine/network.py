@@ -105,20 +105,19 @@ def compile_cluster(
         ecmp_seed=seed,
     )
     wires = _wires(cluster, tables)
-    place_names = (
-        *(device.name for device in fabric.devices),
-        *(pod.pod for pod in fabric.pods),
-        *(pod.key for pod in own_network),
-    )
     if history is not None:
-        changes = compile_changes(cluster, history, hosts, later_rules, rulesets, addresses, wires, place_names)
+        changes = compile_changes(cluster, history, hosts, later_rules, rulesets, addresses, wires)
         network = replace(network, changes=changes)
     return CompiledCluster(
         cluster=cluster,
         network=network,
         addresses=addresses,
         wires=wires,
-        place_names=place_names,
+        place_names=(
+            *(device.name for device in fabric.devices),
+            *(pod.pod for pod in fabric.pods),
+            *(pod.key for pod in own_network),
+        ),
         direction_names=tuple(fabric.direction_names()),
         history=history,
     )

@@ -93,8 +93,7 @@ def _unknown_subjects(run: PlannedRun, ready: PlacedObjects) -> Iterable[Problem
     if not events:
         return
     clients = scenario.variant.clients or scenario.workload.clients
-    pods = [pod.key for pod in ready.pods]
-    yield from unknown_subjects(wired(scenario.cluster, ready, clients), pods, events)
+    yield from unknown_subjects(wired(scenario.cluster, ready, clients), events)
     if scenario.has_queues:
         yield Problem(
             Position(""), "events", "events in a run with queues", "one of the two",
