@@ -11,7 +11,15 @@ from typing import Any, BinaryIO
 
 from simnet.config.calico_inputs import pools_of, with_calico_resources
 from simnet.config.cluster_nodes import check_placement, nodes_of, placement_of
-from simnet.config.cluster_settings import calico_of, check_networks, cpu_of, fabric_of, kube_proxy_of, port_range_of
+from simnet.config.cluster_settings import (
+    calico_of,
+    check_networks,
+    cpu_of,
+    fabric_of,
+    kube_proxy_of,
+    node_lifecycle_of,
+    port_range_of,
+)
 from simnet.config.documents import Document, FieldPath, gather_documents
 from simnet.config.experiment_models import ClusterFileModel, ClusterModel
 from simnet.config.file_problems import read_model
@@ -127,6 +135,7 @@ def cluster_spec(model: ClusterModel, version: str, reading: Reading, path: Fiel
         calico=calico,
         fabric=fabric_of(model, nodes, network_length, reading, path),
         cpu=cpu_of(model.cpu),
+        node_lifecycle=node_lifecycle_of(model, version),
         queues=model.queues,
         placement=placement,
         pods_per_node=model.pods_per_node,

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from simnet.config.documents import FieldPath
-from simnet.config.experiment_models import ClusterModel, CpuModel, KubeProxyModel, NodeBgpModel
+from simnet.config.experiment_models import ClusterModel, CpuModel, NodeBgpModel
 from simnet.config.kubernetes_fields import parse_cidr
+from simnet.config.kubernetes_models import KubeProxyModel
 from simnet.config.kubernetes_source import describe
 from simnet.config.reading import Reading
 from simnet.model.calico import BgpTimers, CalicoSettings, Encapsulation, FabricMode, FabricSettings, Mode, Wiring
@@ -20,8 +21,14 @@ from simnet.model.kube_proxy import (
     KubeProxyHost,
     KubeProxyIPTablesConfiguration,
 )
+from simnet.model.node_lifecycle import (
+    GRACE_PERIOD_SINCE_1_32_PS,
+    GRACE_PERIOD_UNTIL_1_31_PS,
+    NodeLifecycle,
+)
 from simnet.model.queues import CpuCosts, LinkQueue, RuleBackend
 from simnet.model.scenario import NodeSpec
+from simnet.units import PS_PER_S
 
 
 def port_range_of(text: str, reading: Reading, path: FieldPath) -> tuple[int, int]:
@@ -71,6 +78,23 @@ def kube_proxy_of(
         feature_gates=tuple(model.feature_gates.items()),
         host=host,
         kubernetes=version,
+    )
+
+
+def node_lifecycle_of(model: ClusterModel, version: str) -> NodeLifecycle:
+    """Return how soon a Kubernetes release notices that nodes and pods are gone."""
+    kubelet, manager = model.kubelet, model.kube_controller_manager
+    grace_ps = manager.node_monitor_grace_period
+    if grace_ps is None:
+        major, minor = (*map(int, version.removeprefix("v").split(".")), 0)[:2]
+        grace_ps = GRACE_PERIOD_SINCE_1_32_PS if (major, minor) >= (1, 32) else GRACE_PERIOD_UNTIL_1_31_PS
+    return NodeLifecycle(
+        node_lease_duration_ps=kubelet.node_lease_duration_seconds * PS_PER_S,
+        node_status_update_frequency_ps=kubelet.node_status_update_frequency,
+        node_monitor_period_ps=manager.node_monitor_period,
+        node_monitor_grace_period_ps=grace_ps,
+        endpoint_updates_batch_period_ps=manager.endpoint_updates_batch_period,
+        watch_latency_ps=model.kube_api_server.watch_latency,
     )
 
 

@@ -15,7 +15,8 @@ from simnet.model.events import Event, EventKind, RandomFailures
 
 # What is named -> what it may do -> the event
 KINDS: dict[str, dict[str, EventKind]] = {
-    "node": {"die": EventKind.NODE_DIES},
+    "node": {"die": EventKind.NODE_DIES, "drain": EventKind.NODE_DRAINED},
+    "pod": {"delete": EventKind.POD_DELETED, "unready": EventKind.POD_UNREADY, "ready": EventKind.POD_READY},
     "link": {"down": EventKind.LINK_DOWN, "silent": EventKind.LINK_SILENT},
     "bgp": {
         "stop": EventKind.BGP_STOPS,
@@ -28,6 +29,7 @@ KINDS: dict[str, dict[str, EventKind]] = {
 }
 MOST_FAILURES = 1_000  # on average, of each subject: every one sends BGP to work
 PAIRS = ("link", "peer")  # two names each
+DELETING = (EventKind.NODE_DRAINED, EventKind.POD_DELETED)
 
 
 def events_of(
@@ -49,6 +51,8 @@ def events_of(
         subjects = _subjects(model, what, reading, path)
         if subjects is None:
             continue
+        if model.grace_period is not None and kind not in DELETING:
+            reading.refuse((*path, "gracePeriod"), f"beside do: {model.do}", "drain or delete", "remove it")
         if (model.at is None) == (model.every is None):
             reading.refuse(path, "both" if model.at is not None else "neither", "one of at, every",
                            "write `at: 10s`, or `every: {mtbf: 60s, mttr: 5s}`")  # fmt: skip
@@ -61,7 +65,7 @@ def events_of(
                 reading.refuse((*path, "every"), found, expected, "raise mtbf or mttr")
                 continue
             where = reading.document.locate(path)
-            random.append(RandomFailures(kind, subjects, model.every.mtbf, model.every.mttr, where))
+            random.append(RandomFailures(kind, subjects, model.every.mtbf, model.every.mttr, where, model.grace_period))
         elif not subjects:
             reading.refuse((*path, what), "any", "a name", "`any` goes with `every`")
         else:
@@ -70,7 +74,10 @@ def events_of(
                 reading.refuse((*path, "at"), "after the end", "a time before run.duration", "let it happen earlier")
             until_ps = None if model.for_ is None else model.at + model.for_
             where = reading.document.locate(path)
-            scripted += [Event(model.at, kind, subject, until_ps, model.name or "", where) for subject in subjects]
+            scripted += [
+                Event(model.at, kind, subject, until_ps, model.name or "", where, grace_period_ps=model.grace_period)
+                for subject in subjects
+            ]
     return tuple(sorted(scripted, key=lambda event: event.at_ps)), tuple(random)
 
 
@@ -80,7 +87,7 @@ def _named(model: EventModel, reading: Reading, path: FieldPath) -> str | None:
         named.remove("node")  # a block is claimed by a node
     if len(named) != 1:
         reading.refuse(
-            path, " and ".join(named) or "nothing that it happens to", "one of node, link, bgp, peer, block",
+            path, " and ".join(named) or "nothing that it happens to", "one of node, pod, link, bgp, peer, block",
             "say to what it happens, for example `node: node-2`",
         )  # fmt: skip
         return None
@@ -102,4 +109,7 @@ def _subjects(model: EventModel, what: str, reading: Reading, path: FieldPath) -
             reading.refuse((*path, what), str(value), "two names", f"for example {what}: [tor, node-2]")
             return None
         return ((str(value[0]), str(value[1])),)
-    return tuple((name,) for name in ([value] if isinstance(value, str) else value))
+    names = [value] if isinstance(value, str) else value
+    if what == "pod":
+        names = [name if "/" in name else f"default/{name}" for name in names]
+    return tuple((name,) for name in names)

@@ -6,13 +6,12 @@ simulation is decided in `experiment.py`; here it is only read.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, Field
 
-from simnet.config.kubernetes_fields import refuse
+from simnet.config.file_model import FileModel, Name, Text, whole_number
+from simnet.config.kubernetes_models import KubeApiServerModel, KubeControllerManagerModel, KubeletModel, KubeProxyModel
 from simnet.config.quantities import (
     Address,
     ArrivalField,
@@ -32,58 +31,15 @@ from simnet.config.quantities import (
 from simnet.model.workload import MAX_PACKETS_PER_FLOW, Constant
 from simnet.units import PS_PER_MS, PS_PER_S
 
-
-class FileModel(BaseModel):
-    """A mapping of simnet's own files: camel case, exact types, no unknown keys."""
-
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=False
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_absent(cls, data: Any) -> Any:
-        """A key that has a default counts as left out where its value is null, as in Kubernetes' own files."""
-        if not isinstance(data, dict) or None not in data.values():
-            return data
-        optional = {field.alias or name for name, field in cls.model_fields.items() if not field.is_required()}
-        return {key: value for key, value in data.items() if value is not None or key not in optional}
-
-
-def _count(low: int, high: int) -> BeforeValidator:
-    def check(value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise refuse(f"a whole number from {low} to {high}", f"for example {max(low, min(high, 4))}")
-        return value
-
-    return BeforeValidator(check)
-
-
-def _text(value: object) -> str:
-    if value == "":
-        raise refuse("text that is not empty", "write what is meant, or remove the key")
-    if not isinstance(value, str):
-        raise refuse("text", f'put it in quotes: "{value}"')
-    return value
-
-
-def _name(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
-        raise refuse("a name of letters, digits, dots, dashes and underscores", "for example my-experiment")
-    return value
-
-
-Text = Annotated[str, BeforeValidator(_text)]
-Name = Annotated[str, BeforeValidator(_name)]
-AsNumber = Annotated[int, _count(1, 4294967295)]
+AsNumber = Annotated[int, whole_number(1, 4294967295)]
 RpFilter = Literal["none", "strict", "loose"]
 
 
 class NodesModel(FileModel):
     """`nodes:` in short: so many alike."""
 
-    count: Annotated[int, _count(1, 10000)]
-    cpus: Annotated[int, _count(1, 1024)] = 4
+    count: Annotated[int, whole_number(1, 10000)]
+    cpus: Annotated[int, whole_number(1, 1024)] = 4
     address: Text = "192.168.64.57/24"  # of the first node, with the subnet's length; the others count up
     name: Text = "node"  # node-1, node-2, ...
     zones: list[Text] = []  # given to the nodes in turn
@@ -98,91 +54,12 @@ class NodeModel(FileModel):
     addresses: list[Address] = []
     labels: dict[str, str] = {}
     zone: Text | None = None
-    cpus: Annotated[int, _count(1, 1024)] = 4
+    cpus: Annotated[int, whole_number(1, 1024)] = 4
     pod_cidrs: Annotated[list[Cidr], Field(alias="podCIDRs")] = []
     as_number: AsNumber | None = None
     switch: Text | None = None
     rp_filter: RpFilter = "none"
     iptables: Annotated[list[Text], OneOrMore] = []
-
-
-class KubeProxyIPTablesModel(FileModel):
-    """`kubeProxy.iptables`."""
-
-    masquerade_bit: Annotated[int, _count(0, 31)] = 14
-    masquerade_all: bool = False
-    localhost_node_ports: bool = True
-    sync_period: Duration = 30_000_000_000_000
-    min_sync_period: Duration = 1_000_000_000_000
-
-
-class DetectLocalModel(FileModel):
-    """`kubeProxy.detectLocal`."""
-
-    bridge_interface: str = ""
-    interface_name_prefix: str = ""
-
-
-class KubeProxyHostModel(FileModel):
-    """`kubeProxy.host`, simnet's own: what kube-proxy finds on the host when it starts."""
-
-    nfacct_counters: list[Text] | None = None
-    random_fully: bool = False
-    conntrack_tcp_be_liberal: Annotated[bool, Field(alias="conntrackTCPBeLiberal")] = False
-
-
-class ConntrackModel(FileModel):
-    """`kubeProxy.conntrack`; its limits and time-outs decide nothing here and are read over."""
-
-    model_config = ConfigDict(extra="ignore")
-    tcp_be_liberal: bool = False
-
-
-# Fields of KubeProxyConfiguration (v1alpha1) that decide nothing here: read over, so that a whole one can be pasted.
-_OTHER_KUBE_PROXY_FIELDS = frozenset(
-    [
-        "bindAddress",
-        "bindAddressHardFail",
-        "clientConnection",
-        "configSyncPeriod",
-        "enableProfiling",
-        "healthzBindAddress",
-        "hostnameOverride",
-        "ipvs",
-        "logging",
-        "metricsBindAddress",
-        "nftables",
-        "oomScoreAdj",
-        "portRange",
-        "showHiddenMetricsForVersion",
-        "udpIdleTimeout",
-        "windowsRunAsService",
-        "winkernel",
-    ]
-)
-
-
-class KubeProxyModel(FileModel):
-    """`kubeProxy:`, KubeProxyConfiguration's own names."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_over_the_rest(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {key: value for key, value in data.items() if key not in _OTHER_KUBE_PROXY_FIELDS}
-
-    api_version: str = ""
-    kind: str = ""
-    mode: Literal["iptables", ""] = "iptables"
-    cluster_cidr: Annotated[str | None, Field(alias="clusterCIDR")] = None  # None: the IP pools; "": no detector
-    detect_local_mode: Literal["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix", ""] = "ClusterCIDR"
-    detect_local: DetectLocalModel = DetectLocalModel()
-    node_port_addresses: list[Text] = []
-    iptables: KubeProxyIPTablesModel = KubeProxyIPTablesModel()
-    conntrack: ConntrackModel = ConntrackModel()
-    feature_gates: dict[str, bool] = {}
-    host: KubeProxyHostModel = KubeProxyHostModel()
 
 
 EncapsulationMode = Literal["Always", "CrossSubnet", "Never"]
@@ -202,7 +79,7 @@ class NodeBgpModel(FileModel):
     graceful_restart: Annotated[PositiveDuration | None, BeforeValidator(_or_none)] = 120 * PS_PER_S
     graceful_restart_helper: bool = True
     bfd: Annotated[PositiveDuration | None, BeforeValidator(_or_none)] = None
-    bfd_multiplier: Annotated[int, _count(1, 255)] = 3
+    bfd_multiplier: Annotated[int, whole_number(1, 255)] = 3
     link_down_detection: PositiveDuration = 50 * PS_PER_MS
 
 
@@ -219,19 +96,19 @@ class CalicoModel(FileModel):
 
     ip_pool: Cidr | None = None
     ip_pools: list[Cidr] = []
-    block_size: Annotated[int, _count(20, 32)] = 26
+    block_size: Annotated[int, whole_number(20, 32)] = 26
     as_number: AsNumber = 64512
     wiring: Literal["S1", "S2", "S3", "S4", "S5"] = "S2"
     ipip_mode: EncapsulationMode = "Never"
     vxlan_mode: EncapsulationMode = "Never"
     nat_outgoing: bool = True
     strict_affinity: bool = False
-    max_blocks_per_host: Annotated[int, _count(1, 100000)] = 20
+    max_blocks_per_host: Annotated[int, whole_number(1, 100000)] = 20
     service_cluster_ips: Annotated[list[Cidr], Field(alias="serviceClusterIPs")] = []
     service_external_ips: Annotated[list[Cidr], Field(alias="serviceExternalIPs")] = []
     service_load_balancer_ips: Annotated[list[Cidr], Field(alias="serviceLoadBalancerIPs")] = []
     service_load_balancer_aggregation: Literal["Enabled", "Disabled"] = "Enabled"
-    num_allowed_local_as_numbers: Annotated[int, Field(alias="numAllowedLocalASNumbers"), _count(0, 10)] = 0
+    num_allowed_local_as_numbers: Annotated[int, Field(alias="numAllowedLocalASNumbers"), whole_number(0, 10)] = 0
     version: Text = "3.32"
     bgp: NodeBgpModel = NodeBgpModel()
 
@@ -266,10 +143,10 @@ class EcmpModel(FileModel):
     """`fabric.ecmp`."""
 
     hash: Literal["l3", "l4", "symmetric"] = "l4"
-    width: Annotated[int, _count(1, 1024)] = 16
+    width: Annotated[int, whole_number(1, 1024)] = 16
     choice: Literal["modulo", "hash-threshold", "resilient", "hrw"] = "modulo"
     seeds: Literal["per-box", "shared"] = "per-box"
-    buckets: Annotated[int, _count(1, 65535)] = 128
+    buckets: Annotated[int, whole_number(1, 65535)] = 128
 
 
 class NodeEcmpModel(FileModel):
@@ -278,21 +155,21 @@ class NodeEcmpModel(FileModel):
     hash: Literal["l3", "l4", "symmetric"] = "l3"
     choice: Literal["modulo", "hash-threshold", "resilient", "hrw"] = "hash-threshold"
     seeds: Literal["per-box", "shared"] = "per-box"
-    buckets: Annotated[int, _count(1, 65535)] = 128
+    buckets: Annotated[int, whole_number(1, 65535)] = 128
 
 
 class FabricModel(FileModel):
     """`fabric:`: one switch, or leaves and spines."""
 
     mode: Literal["routed", "bridged"] = "routed"
-    switches: Annotated[int, _count(1, 1)] = 1
-    leaves: Annotated[int, _count(0, 1000)] = 0
-    spines: Annotated[int, _count(0, 1000)] = 0
+    switches: Annotated[int, whole_number(1, 1)] = 1
+    leaves: Annotated[int, whole_number(0, 1000)] = 0
+    spines: Annotated[int, whole_number(0, 1000)] = 0
     link: LinkModel = LinkModel()
     client_link: LinkModel = LinkModel()
     spine_link: SpineLinkModel = SpineLinkModel()
     veth: VethModel = VethModel()
-    mtu: Annotated[int, _count(576, 65535)] = 1500
+    mtu: Annotated[int, whole_number(576, 65535)] = 1500
     ecmp: EcmpModel = EcmpModel()
     node_ecmp: NodeEcmpModel = NodeEcmpModel()
     bgp: SwitchBgpModel = SwitchBgpModel()
@@ -304,7 +181,7 @@ class CpuModel(FileModel):
     """`cpu:`, what a packet costs the nodes that it passes; what is left out is as measured with the back end."""
 
     backend: Literal["nft", "legacy"] = "nft"
-    cores: Annotated[int, _count(1, 1024)] | None = None
+    cores: Annotated[int, whole_number(1, 1024)] | None = None
     base: Duration | None = None
     established: Duration | None = None
     new: Duration | None = None
@@ -312,7 +189,7 @@ class CpuModel(FileModel):
     per_endpoint_rule: Duration | None = None
 
 
-Placement = Literal["spread", "packed", "random"] | dict[str, dict[str, Annotated[int, _count(0, 100000)]]]
+Placement = Literal["spread", "packed", "random"] | dict[str, dict[str, Annotated[int, whole_number(0, 100000)]]]
 
 
 class ClusterModel(FileModel):
@@ -321,13 +198,16 @@ class ClusterModel(FileModel):
     objects: Annotated[list[Any], OneOrMore] = []
     nodes: Any = None  # NodesModel, or a list of NodeModel; read apart so that messages name the right one
     kube_proxy: KubeProxyModel = KubeProxyModel()
+    kubelet: KubeletModel = KubeletModel()
+    kube_controller_manager: KubeControllerManagerModel = KubeControllerManagerModel()
+    kube_api_server: Annotated[KubeApiServerModel, Field(alias="kubeAPIServer")] = KubeApiServerModel()
     calico: CalicoModel = CalicoModel()
     fabric: FabricModel = FabricModel()
     cpu: Annotated[CpuModel | None, BeforeValidator(_or_none)] = None
     queues: bool = False
     placement: Any = "spread"
-    pods_per_node: Annotated[int, _count(1, 100000)] = 110
-    replicas: Annotated[int, _count(0, 1000000)] | None = None
+    pods_per_node: Annotated[int, whole_number(1, 100000)] = 110
+    replicas: Annotated[int, whole_number(0, 1000000)] | None = None
     external_traffic_policy: Literal["Cluster", "Local"] | None = None
     internal_traffic_policy: Literal["Cluster", "Local"] | None = None
     session_affinity: Literal["None", "ClientIP"] | None = None
@@ -339,7 +219,7 @@ class ClusterModel(FileModel):
 class ClientsModel(FileModel):
     """`workload.clients:`."""
 
-    count: Annotated[int, _count(1, 1000000)] = 1
+    count: Annotated[int, whole_number(1, 1000000)] = 1
     from_: Annotated[list[Text], OneOrMore, Field(alias="from")] = ["198.51.100.0/24"]
     skew: Skew = None
 
@@ -347,8 +227,8 @@ class ClientsModel(FileModel):
 class RequestsModel(FileModel):
     """`workload.requests:`, in place of arrivals, packets and gap of `flows:`."""
 
-    connections: Annotated[int, _count(1, 10000000)] = 1
-    per_connection: Annotated[int, _count(1, MAX_PACKETS_PER_FLOW)] | None = None
+    connections: Annotated[int, whole_number(1, 10000000)] = 1
+    per_connection: Annotated[int, whole_number(1, MAX_PACKETS_PER_FLOW)] | None = None
     max_connection_age: PositiveDuration | None = None
     think_time: Durations | None = None
     rate_per_client: Frequency | None = None
@@ -369,8 +249,8 @@ class ServiceModel(FileModel):
     """`workload.service:`, what a pod does with a request."""
 
     time: Durations = Constant(0)
-    workers: Annotated[int, _count(1, 100000)] = 1
-    queue_limit: Annotated[int, _count(0, 1000000000)] | None = None
+    workers: Annotated[int, whole_number(1, 100000)] = 1
+    queue_limit: Annotated[int, whole_number(0, 1000000000)] | None = None
 
 
 class WorkloadModel(FileModel):
@@ -400,10 +280,10 @@ class RunModel(FileModel):
 
     duration: PositiveDuration
     warmup: Duration = 0
-    repeat: Annotated[int, _count(1, 10000)] = 1
-    seed: Annotated[int, _count(0, 2**63 - 1)] = 1
+    repeat: Annotated[int, whole_number(1, 10000)] = 1
+    seed: Annotated[int, whole_number(0, 2**63 - 1)] = 1
     statistic_mode: Literal["random", "nth"] = "random"
-    recent_limit: Annotated[int, _count(1, 1000000)] | Literal["unlimited"] = 100
+    recent_limit: Annotated[int, whole_number(1, 1000000)] | Literal["unlimited"] = 100
 
 
 class ExpectModel(FileModel):
@@ -431,7 +311,9 @@ class EventModel(FileModel):
     at: Duration | None = None
     every: FailureModel | None = None
     for_: Annotated[PositiveDuration | None, Field(alias="for")] = None
+    grace_period: Duration | None = None
     node: Text | list[Text] | None = None
+    pod: Text | list[Text] | None = None
     link: list[Text] | Literal["any"] | None = None
     bgp: Text | list[Text] | None = None
     peer: list[Text] | None = None

@@ -31,12 +31,14 @@ MEANINGS: dict[str, dict[str, str]] = {
         "expect": "what must hold, else `simnet run` exits with 1",
     },
     "EventModel": {
-        "do": "node: die; link: down (both ends see it) or silent; bgp: stop, kill, freeze or restart; peer: remove;"
-        " block: claim",
+        "do": "node: die or drain; pod: delete, unready or ready; link: down (both ends see it) or silent;"
+        " bgp: stop, kill, freeze or restart; peer: remove; block: claim",
         "at": "when, from the beginning of the run",
         "every": "instead of `at`: at random, each subject by itself",
         "for": "how long, then it is undone; left out: it lasts",
+        "gracePeriod": "of drain and delete, in place of the pods' terminationGracePeriodSeconds",
         "node": "the node, or several; with `every`, any: all of them",
+        "pod": "the pod, NAMESPACE/NAME (default/ may be left out), or several; with `every`, any: all of services",
         "link": "the two ends of a wire; with `every`, any: all between devices",
         "bgp": "the node or switch whose daemon it is, or several; with `every`, any: every node's",
         "peer": "the two speakers of a session",
@@ -55,6 +57,9 @@ MEANINGS: dict[str, dict[str, str]] = {
         "objects": "files and folders of Kubernetes and Calico objects as kubectl prints them, or objects in place",
         "nodes": "so many nodes alike, or a list of nodes; left out: the Node objects, or those that pods name",
         "kubeProxy": "KubeProxyConfiguration",
+        "kubelet": "how often a node says that it lives; matters where there are events",
+        "kubeControllerManager": "how soon a silent node counts as unreachable; matters where there are events",
+        "kubeAPIServer": "how soon watchers hear; matters where there are events",
         "calico": "Calico's IP pools, BGP wiring and advertised addresses",
         "fabric": "switches and links between the nodes",
         "cpu": "what packets cost the nodes they pass; none: nothing. Turns queues on",
@@ -102,6 +107,18 @@ MEANINGS: dict[str, dict[str, str]] = {
         "conntrack": "conntrack settings; its other fields decide nothing here",
         "featureGates": "gate -> on or off",
         "host": "what kube-proxy finds on the host",
+    },
+    "KubeletModel": {
+        "nodeLeaseDurationSeconds": "the node's lease is renewed every quarter of it",
+        "nodeStatusUpdateFrequency": "between reports: a node that is back, and its pods, are ready at the next one",
+    },
+    "KubeControllerManagerModel": {
+        "nodeMonitorPeriod": "between looks at the nodes' leases",
+        "nodeMonitorGracePeriod": "a node not heard of for so long is unreachable; left out: 40 s, since 1.32 50 s",
+        "endpointUpdatesBatchPeriod": "how long the endpoint slice controller waits for more changes",
+    },
+    "KubeApiServerModel": {
+        "watchLatency": "from a write until a watcher has it, on average",
     },
     "KubeProxyIPTablesModel": {
         "masqueradeBit": "bit of the mark that asks for SNAT",

@@ -32,7 +32,15 @@ from simnet.config.kubernetes_source import Source, describe
 from simnet.model.kubernetes import ContainerPort, Namespace, Node, Pod, Taint, Workload
 
 MAX_REPLICAS = 1_000_000
+DEFAULT_GRACE_PERIOD_SECONDS = 30  # as the API server fills it in
+MOST_SECONDS = 10**6
 _QUANTITY = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(m|k)?")
+
+
+def _grace_period(value: int) -> int:
+    if not 0 <= value <= MOST_SECONDS:
+        raise refuse(f"0 to {MOST_SECONDS:,} seconds", "use the seconds that the pod may take to end")
+    return value
 
 
 class _ContainerPort(ApiModel):
@@ -55,6 +63,7 @@ class _PodSpec(ApiModel):
     node_name: str | None = None
     node_selector: TextMap = Field(default_factory=dict)
     host_network: bool = False
+    termination_grace_period_seconds: Annotated[Whole, AfterValidator(_grace_period)] = DEFAULT_GRACE_PERIOD_SECONDS
 
     def container_ports(self) -> tuple[ContainerPort, ...]:
         """Return the ports of all containers that stay: sidecars are init containers with restartPolicy Always."""
@@ -133,6 +142,7 @@ def read_pod(source: Source, namespace: str, name: str) -> Pod | None:
         terminating=metadata.deletion_timestamp is not None,
         container_ports=spec.container_ports(),
         owner=metadata.controller(namespace),
+        termination_grace_period_seconds=spec.termination_grace_period_seconds,
         position=source.position,
     )
 
@@ -228,6 +238,7 @@ def read_workload(source: Source, namespace: str, name: str) -> Workload | None:
         has_readiness_probe=any(container.readiness_probe is not None for container in template.spec.containers),
         service_name=service_name,
         owner=checked.metadata.controller(namespace),
+        termination_grace_period_seconds=template.spec.termination_grace_period_seconds,
         position=source.position,
     )
 

@@ -8,10 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from simnet.controlplane.bgp.session import Happening, Session
+from simnet.engine import endpoint_events
 from simnet.engine.bgp_boxes import Box, End
 from simnet.engine.bgp_silence import ends_fall_silent, ends_hear_again
 from simnet.errors import ModelError
-from simnet.model.events import Event, EventKind
+from simnet.model.events import OF_PODS, Event, EventKind
 from simnet.model.fib import Route, RouteKind
 from simnet.model.history import DeviceChange, LinkChange
 from simnet.model.iptables.ruleset import IPNetwork
@@ -35,19 +36,28 @@ def schedule_events(plane: ControlPlane, events: Sequence[Event]) -> None:
         ) -> None:
             plane.cause = number
             undo = happen(plane, event)
+            plane.endpoints.look()
             if event.until_ps is not None:
-                plane.after(event.until_ps - plane.now, undo)
+                plane.after(event.until_ps - plane.now, partial(_end, plane, undo))
 
         plane.after(event.at_ps, begin)
 
 
+def _end(plane: ControlPlane, undo: Undo) -> None:
+    undo()
+    plane.endpoints.look()
+
+
 def _check(plane: ControlPlane, event: Event) -> None:
+    if event.kind in OF_PODS:
+        if event.subject[0] not in plane.endpoints.node_of:
+            raise ModelError(f"{event.label}: {event.subject[0]!r} is no pod of this cluster")
+        return
     names = event.subject[:1] if event.kind in (EventKind.BLOCK_CLAIMED, EventKind.FILTER_CHANGED) else event.subject
-    is_of_wires = event.kind in (EventKind.LINK_DOWN, EventKind.LINK_SILENT)
     for name in names:
-        if not plane.boxes.of(name) and not is_of_wires:
+        if not plane.boxes.of(name):
             raise ModelError(f"{event.label}: {name!r} speaks no BGP in this cluster")
-    if is_of_wires and not plane.wires.between(*event.subject):
+    if event.kind in (EventKind.LINK_DOWN, EventKind.LINK_SILENT) and not plane.wires.between(*event.subject):
         raise ModelError(f"{event.label}: no wire joins the two")
     if event.kind is EventKind.PEER_REMOVED and not _ends(plane, event):
         raise ModelError(f"{event.label}: the two have no session")
@@ -356,13 +366,12 @@ def _block_claimed(plane: ControlPlane, event: Event) -> Undo:
     return released
 
 
-def _nothing(plane: ControlPlane, event: Event) -> Undo:
-    return lambda: None
-
-
 _HAPPENS: dict[EventKind, Callable[[ControlPlane, Event], Undo]] = {
     EventKind.NODE_DIES: _node_dies,
-    EventKind.NODE_DRAINED: _nothing,
+    EventKind.NODE_DRAINED: endpoint_events.drained,
+    EventKind.POD_DELETED: endpoint_events.deleted,
+    EventKind.POD_UNREADY: endpoint_events.unready,
+    EventKind.POD_READY: endpoint_events.ready,
     EventKind.LINK_DOWN: _link_down,
     EventKind.LINK_SILENT: _link_silent,
     EventKind.BGP_STOPS: _stops,

@@ -20,6 +20,7 @@ from simnet.engine.bgp_events import schedule_events
 from simnet.engine.bgp_network import Boxes, boxes_of
 from simnet.engine.bgp_silence import is_silent, keepalive_ps, watch
 from simnet.engine.bgp_wires import Wires
+from simnet.engine.endpoint_processes import EndpointPlane
 from simnet.model.cluster import Cluster
 from simnet.model.events import Event
 from simnet.model.fib import Fib
@@ -67,6 +68,7 @@ class ControlPlane:
         self.cause = NO_EVENT  # the event that what happens now follows from
         self._connections = 0
         self._written: dict[str, Fib] = dict(self.start)
+        self.endpoints = EndpointPlane(self)
         for end in self.boxes.ends:
             if is_cold:
                 self.happens(end, Happening.START)
@@ -95,6 +97,7 @@ class ControlPlane:
             self.env.step()
         return TableHistory(
             start=self.start, fibs=tuple(self.fibs), links=tuple(self.links), devices=tuple(self.devices),
+            rules=tuple(self.endpoints.rules), pods=tuple(self.endpoints.pods),
             sessions=tuple(self.sessions), messages=dict(self.messages),
             converged_ps=self.last_work_ps if self.is_cold else 0,
         )  # fmt: skip

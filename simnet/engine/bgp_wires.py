@@ -66,6 +66,10 @@ class Wires:
         (self._dead.add if is_dead else self._dead.discard)(device)
         self._found.clear()
 
+    def is_dead(self, device: str) -> bool:
+        """Whether a device has no power."""
+        return device in self._dead
+
     def delay_ps(self, a: str, b: str) -> int | None:
         """Propagation on a shortest way over working wires and switches; None: there is none."""
         if a not in self._found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -41,6 +41,7 @@ def compile_changes(
     rulesets: list[Ruleset],
     addresses: AddressTable,
     wires: Wires,
+    place_names: Sequence[str],
 ) -> Changes:
     """Return everything that changes but the FIBs. `rules` and `rulesets` as the program has them."""
     fabric = cluster.fabric
@@ -52,9 +53,11 @@ def compile_changes(
     for time_ps, node, family, number in rules:
         by_node.setdefault((node, family), []).append((time_ps, number))
     start: dict[int, bool] = {}
+    kept = {(change.node, change.time_ps): change.kept for change in history.rules}
+    place = {name: number for number, name in enumerate(place_names)}
     for (node, family), versions in by_node.items():
         now = _targets(rulesets[hosts[node, family]]) if (node, family) in hosts else set()
-        later = [(time_ps, _targets(rulesets[number])) for time_ps, number in sorted(versions)]
+        later = [(time_ps, _targets(rulesets[number]) | kept[node, time_ps]) for time_ps, number in sorted(versions)]
         for address, port in sorted(now.union(*(targets for _, targets in later))):
             row = np.array([device_id[node]]), np.array([addresses.intern(address)]), np.array([port])
             key = int(target_key(*row)[0])
@@ -73,6 +76,9 @@ def compile_changes(
         links=versions_of([1] * len(fabric.links), [(c.time_ps, c.link, int(c.carries)) for c in history.links]),
         devices=versions_of(
             [1] * len(fabric.devices), [(c.time_ps, device_id[c.device], int(c.works)) for c in history.devices]
+        ),
+        pods=versions_of(
+            [1] * len(place_names), [(c.time_ps, place[c.pod], int(c.runs)) for c in history.pods if c.pod in place]
         ),
         targets=versions_of(
             [int(start[key]) for key in ordered],

@@ -87,6 +87,7 @@ class ChangingSender(Sender):
             clock = SendingClock(network, batch.time_ps, until_ps, meets)
             request, visits = walk.send_request(network, batch, self.state, self.seed, clock)
             tracked.clean_up_of(visits, clock)
+            tracked.meet_ended_pods(request, clock)
             tracked.holds_for_stopped(network, request, clock, meets)
             reply = None
             if self.has_replies:

@@ -14,7 +14,7 @@ import numpy as np
 from simnet import exact_math, random_streams
 from simnet.errors import Problem, unknown_name
 from simnet.model.cluster import Cluster
-from simnet.model.events import Event, EventKind, RandomFailures
+from simnet.model.events import OF_PODS, Event, EventKind, RandomFailures
 from simnet.model.fabric import DeviceKind, Fabric
 
 LINKS = (EventKind.LINK_DOWN, EventKind.LINK_SILENT)
@@ -42,7 +42,8 @@ def _of_subject(
         now_ps += up_ps
         if now_ps >= duration_ps:
             return
-        yield Event(now_ps, failures.kind, subject, now_ps + down_ps, at_random=True, position=failures.position)
+        yield Event(now_ps, failures.kind, subject, now_ps + down_ps, position=failures.position,
+                    at_random=True, grace_period_ps=failures.grace_period_ps)  # fmt: skip
         now_ps += down_ps
 
 
@@ -54,22 +55,28 @@ def _exponential(seed: int, purpose: str, stream: np.uint64, draw: int, mean_ps:
 
 def _all(cluster: Cluster, kind: EventKind) -> Iterator[tuple[str, ...]]:
     devices = {device.name for device in cluster.fabric.devices if device.kind is not DeviceKind.CLIENTS}
-    if kind in LINKS:
+    if kind in OF_PODS:
+        yield from ((pod.key,) for pod in cluster.pods if pod.is_evictable)
+    elif kind in LINKS:
         yield from ((link.a, link.b) for link in cluster.fabric.links if {link.a, link.b} <= devices)
     else:
         yield from ((node.name,) for node in cluster.nodes)
 
 
-def unknown_subjects(fabric: Fabric, events: Sequence[Event | RandomFailures]) -> Iterator[Problem]:
-    """Yield what events name that the cluster does not have."""
+def unknown_subjects(
+    fabric: Fabric, pods: Sequence[str], events: Sequence[Event | RandomFailures]
+) -> Iterator[Problem]:
+    """Yield what events name that the cluster does not have. `pods`: all there are, namespace/name."""
     nodes = [device.name for device in fabric.devices if device.kind is DeviceKind.NODE]
     speakers = [device.name for device in fabric.devices if device.kind is not DeviceKind.CLIENTS]
     devices = [device.name for device in fabric.devices]
     wires = {frozenset((link.a, link.b)) for link in fabric.links}
     for event in events:
         known = devices if event.kind in LINKS else speakers
-        if event.kind in (EventKind.NODE_DIES, EventKind.BLOCK_CLAIMED):
+        if event.kind in (EventKind.NODE_DIES, EventKind.NODE_DRAINED, EventKind.BLOCK_CLAIMED):
             known = nodes
+        elif event.kind in OF_PODS:
+            known = list(pods)
         subjects = (event.subject,) if isinstance(event, Event) else event.subjects
         for subject in subjects:
             names = subject[:1] if event.kind is EventKind.BLOCK_CLAIMED else subject

@@ -105,19 +105,20 @@ def compile_cluster(
         ecmp_seed=seed,
     )
     wires = _wires(cluster, tables)
+    place_names = (
+        *(device.name for device in fabric.devices),
+        *(pod.pod for pod in fabric.pods),
+        *(pod.key for pod in own_network),
+    )
     if history is not None:
-        changes = compile_changes(cluster, history, hosts, later_rules, rulesets, addresses, wires)
+        changes = compile_changes(cluster, history, hosts, later_rules, rulesets, addresses, wires, place_names)
         network = replace(network, changes=changes)
     return CompiledCluster(
         cluster=cluster,
         network=network,
         addresses=addresses,
         wires=wires,
-        place_names=(
-            *(device.name for device in fabric.devices),
-            *(pod.pod for pod in fabric.pods),
-            *(pod.key for pod in own_network),
-        ),
+        place_names=place_names,
         direction_names=tuple(fabric.direction_names()),
         history=history,
     )

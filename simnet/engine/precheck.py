@@ -93,7 +93,8 @@ def _unknown_subjects(run: PlannedRun, ready: PlacedObjects) -> Iterable[Problem
     if not events:
         return
     clients = scenario.variant.clients or scenario.workload.clients
-    yield from unknown_subjects(wired(scenario.cluster, ready, clients), events)
+    pods = [pod.key for pod in ready.pods]
+    yield from unknown_subjects(wired(scenario.cluster, ready, clients), pods, events)
     if scenario.has_queues:
         yield Problem(
             Position(""), "events", "events in a run with queues", "one of the two",

@@ -26,7 +26,6 @@ class ClusterNode:
     pod_cidrs: tuple[str, ...] = ()
     cpus: int = 4
     as_number: int = 64512
-    route_reflector_cluster_id: str = ""  # of a node that reflects
     rp_filter: str = "none"  # net.ipv4.conf.*.rp_filter: "none", "strict", "loose"
     tunnel_addresses: tuple[str, ...] = ()  # of tunl0, of vxlan.calico, where there are such
 
@@ -42,6 +41,8 @@ class ClusterPod:
     host_network: bool
     ready: bool
     listening: tuple[tuple[str, int], ...] | None = None  # (protocol, port); None: not known, all ports answer
+    termination_grace_period_seconds: int = 30
+    is_evictable: bool = True  # a drain deletes it: not of a DaemonSet, not static, no client of simnet's own
 
     @property
     def key(self) -> str:

@@ -16,7 +16,10 @@ class EventKind(Enum):
     """What happens, and in brackets to what: the meaning of `Event.subject`."""
 
     NODE_DIES = "node dies"  # (node): power cut; its links go down with it, its pods are gone
-    NODE_DRAINED = "node drained"  # (node): its pods leave the endpoints and are deleted
+    NODE_DRAINED = "node drained"  # (node): cordoned, and its pods deleted but for those of DaemonSets
+    POD_DELETED = "pod deleted"  # (namespace/name): terminating for its grace period, then gone
+    POD_UNREADY = "pod unready"  # (namespace/name): its readiness probe fails; it goes on serving who comes
+    POD_READY = "pod ready"  # (namespace/name): a pod that was not ready becomes it
     LINK_DOWN = "link down"  # (a, b): both ends see the carrier go
     LINK_SILENT = "link silent"  # (a, b): packets vanish, no end sees the carrier go
     BGP_STOPS = "bgp stops"  # (speaker): SIGTERM; NOTIFICATION Cease, then the sessions close
@@ -27,6 +30,9 @@ class EventKind(Enum):
     PEER_ADDED = "peer added"  # (speaker, speaker)
     PEER_REMOVED = "peer removed"  # (speaker, speaker)
     FILTER_CHANGED = "filter changed"  # (speaker, BGPFilter's name; empty: none)
+
+
+OF_PODS = (EventKind.POD_DELETED, EventKind.POD_UNREADY, EventKind.POD_READY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class Event:
     name: str = ""  # as plots and frames call it; empty: kind and subject
     position: Position = Position("")
     at_random: bool = False  # it came by itself, of RandomFailures
+    grace_period_ps: int | None = None  # of deleted pods, in place of their own
 
     @property
     def label(self) -> str:
@@ -56,3 +63,4 @@ class RandomFailures:
     mean_time_between_failures_ps: int
     mean_time_to_repair_ps: int
     position: Position = Position("")
+    grace_period_ps: int | None = None  # of deleted pods, in place of their own

@@ -34,6 +34,8 @@ class RulesChange:
     node: str
     rulesets: tuple[Ruleset, ...]
     event: int = NO_EVENT
+    # (address, port) of endpoints whose UDP entries kube-proxy keeps though the rules may not name them
+    kept: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,16 @@ class DeviceChange:
 
 
 @dataclass(frozen=True, slots=True)
+class PodChange:
+    """A pod's processes run, or have ended: connections to them are reset then."""
+
+    time_ps: int
+    pod: str  # namespace/name
+    runs: bool
+    event: int = NO_EVENT
+
+
+@dataclass(frozen=True, slots=True)
 class SessionChange:
     """A BGP session as its local end sees it: RFC 4271, 8.2.2 names the states."""
 
@@ -75,6 +87,7 @@ class Instant:
     rulesets: Mapping[str, tuple[Ruleset, ...]]  # of the nodes whose rules are not those of the start
     broken_links: frozenset[int]  # positions in Fabric.links
     dead_devices: frozenset[str]
+    ended_pods: frozenset[str] = frozenset()  # namespace/name
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +99,7 @@ class TableHistory:
     rules: tuple[RulesChange, ...] = ()
     links: tuple[LinkChange, ...] = ()
     devices: tuple[DeviceChange, ...] = ()
+    pods: tuple[PodChange, ...] = ()
     sessions: tuple[SessionChange, ...] = ()
     events: tuple[Event, ...] = ()  # what happened, in order of time
     messages: Mapping[str, int] = field(default_factory=dict)  # BGP message type -> how many were sent
@@ -103,10 +117,12 @@ class TableHistory:
     def at(self, time_ps: int) -> Instant:
         """Return all that a packet meets at an instant, changes of that instant included."""
         carries = {change.link: change.carries for change in self.links if change.time_ps <= time_ps}
+        runs = {change.pod: change.runs for change in self.pods if change.time_ps <= time_ps}
         works = {change.device: change.works for change in self.devices if change.time_ps <= time_ps}
         return Instant(
             self.fibs_at(time_ps),
             {change.node: change.rulesets for change in self.rules if change.time_ps <= time_ps},
             frozenset(link for link, is_whole in carries.items() if not is_whole),
             frozenset(device for device, is_on in works.items() if not is_on),
+            frozenset(pod for pod, is_up in runs.items() if not is_up),
         )

@@ -195,6 +195,7 @@ class Pod:
     terminating: bool = False
     container_ports: tuple[ContainerPort, ...] = ()
     owner: ObjectReference | None = None  # its controller
+    termination_grace_period_seconds: int = 30
     position: Position = field(default=Position(""), compare=False)
 
 
@@ -217,6 +218,7 @@ class Workload:
     has_readiness_probe: bool = False
     service_name: str = ""  # of a StatefulSet
     owner: ObjectReference | None = None  # a ReplicaSet of a Deployment repeats what the Deployment says
+    termination_grace_period_seconds: int = 30
     position: Position = field(default=Position(""), compare=False)
 
 

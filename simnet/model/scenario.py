@@ -17,6 +17,7 @@ from simnet.model.iptables.modelled import LeftOutRule
 from simnet.model.iptables.ruleset import Family
 from simnet.model.kube_proxy import KubeProxyConfiguration
 from simnet.model.kubernetes import Objects
+from simnet.model.node_lifecycle import NodeLifecycle
 from simnet.model.queues import CpuCosts
 from simnet.model.workload import ClientPopulation, EntryChoice, Workload
 
@@ -90,6 +91,7 @@ class ClusterSpec:
     used_addresses: tuple[tuple[str, str], ...] = ()  # (address, node of its pod or empty) of IPAM blocks
     calico_nodes: tuple[CalicoNode, ...] = ()
     cpu: CpuCosts | None = None  # None: nodes take no time
+    node_lifecycle: NodeLifecycle = NodeLifecycle()
     queues: bool = False  # links have queues, be they unlimited, without any of them being described
     warnings: tuple[Problem, ...] = field(default=(), compare=False)  # what was odd in the file but usable
 

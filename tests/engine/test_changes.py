@@ -14,7 +14,7 @@ from simnet.engine.network import compile_cluster
 from simnet.engine.simulate import prepare, simulate
 from simnet.model.fabric import DeviceKind
 from simnet.model.fib import Fib, RouteKind
-from simnet.model.history import DeviceChange, FibChange, LinkChange, RulesChange, TableHistory
+from simnet.model.history import DeviceChange, FibChange, LinkChange, PodChange, RulesChange, TableHistory
 from simnet.model.recording import VERDICTS
 from simnet.model.scenario import Entry
 from simnet.model.workload import TCP, UDP, Constant, Deterministic, FlowShape
@@ -55,14 +55,18 @@ def histories(draw, cluster, duration_ps):
     node_names = [device.name for device in cluster.fabric.devices if device.kind is DeviceKind.NODE]
     for time_ps in sorted(draw(st.lists(times, max_size=3, unique=True))):
         node = draw(st.sampled_from(node_names))
-        rules.append(RulesChange(time_ps, node, draw(st.sampled_from(list(cluster.rulesets.values())))))
+        kept = frozenset((pod.addresses[0], 8080) for pod in cluster.pods if draw(st.integers(0, 3)) == 0)
+        rules.append(RulesChange(time_ps, node, draw(st.sampled_from(list(cluster.rulesets.values()))), kept=kept))
     for time_ps in sorted(draw(st.lists(times, max_size=4, unique=True))):
         link = draw(st.integers(0, len(cluster.fabric.links) - 1))
         links.append(LinkChange(time_ps, link, draw(st.booleans())))
     for time_ps in sorted(draw(st.lists(times, max_size=4, unique=True))):
         device = draw(st.sampled_from([device.name for device in cluster.fabric.devices]))
         devices.append(DeviceChange(time_ps, device, draw(st.booleans())))
-    return TableHistory(dict(cluster.fibs), tuple(fibs), tuple(rules), tuple(links), tuple(devices))
+    keys = [pod.key for pod in cluster.pods]
+    times_of_pods = sorted(draw(st.lists(times, max_size=3 if keys else 0, unique=True)))
+    pods = [PodChange(time_ps, draw(st.sampled_from(keys)), draw(st.booleans())) for time_ps in times_of_pods]
+    return TableHistory(dict(cluster.fibs), tuple(fibs), tuple(rules), tuple(links), tuple(devices), tuple(pods))
 
 
 def with_pauses(scenario):

@@ -21,6 +21,13 @@ class Timetable:
     def carries(self, link, now_ps):
         return self._last(self.history.links, "link", link, "carries", now_ps)
 
+    def runs(self, pod, now_ps):
+        return self._last(self.history.pods, "pod", pod, "runs", now_ps)
+
+    def pod_ends(self, pod, now_ps):
+        """When a pod that runs now ends."""
+        return next((c.time_ps for c in self.history.pods if c.pod == pod and c.time_ps > now_ps and not c.runs), NEVER)
+
     def _last(self, changes, name, thing, value, now_ps):
         state = True
         for change in changes:
@@ -64,6 +71,9 @@ class Timetable:
         number = self.host_at(node, family, now_ps)
         if number is None:
             return False
+        changes = [change for change in self.history.rules if change.node == node and change.time_ps <= now_ps]
+        if changes and target in changes[-1].kept:
+            return True
         return any(
             isinstance(rule.target, rs.Dnat)
             and rule.target.ports

@@ -148,7 +148,7 @@ class Simulation:
         )
         rulesets += later
         self.times = Timetable(history, self.host, rule_changes, rulesets)
-        self.changes = history.fibs or history.rules or history.links or history.devices
+        self.changes = history.fibs or history.rules or history.links or history.devices or history.pods
         self.addresses = AddressTable()
         self.interfaces = ["lo", *self.fabric_interface.values(), *(pod.interface for pod in fabric.pods)]
         self.interfaces += [tunnel.interface for device in fabric.devices for tunnel in device.tunnels]
@@ -228,6 +228,8 @@ class Simulation:
     def there_and_back(self, packet, reply_bytes, has_replies):
         yield from self.travel(packet)
         flow, journey = packet.flow, packet.journey
+        if packet.verdict == "delivered" and not self.times.runs(packet.place, self.env.now):
+            packet.end("rejected", "port closed", self.env.now)
         if packet.verdict == "delivered" and flow.protocol != UDP:
             self.meet_socket(packet)
         packet.is_routed = packet.verdict == "delivered"
@@ -257,6 +259,7 @@ class Simulation:
         if flow.socket[0] != seen or flow.socket[1] < since_ps:
             packet.end("rejected", "connection reset", now_ps)
             flow.reset_ps = min(flow.reset_ps, now_ps)
+        flow.reset_ps = min(flow.reset_ps, self.times.pod_ends(packet.place, now_ps))
 
     def serve(self, packet):
         """Let the pod work on a request; what a queue has dropped is undelivered, wherever the tables send it."""

@@ -94,14 +94,13 @@ def _resolved_ports(service: Service, pod: ScheduledPod) -> Iterable[EndpointPor
 
 
 def _endpoint(service: Service, pod: ScheduledPod, address: str, zone_of_node: Mapping[str, str]) -> Endpoint:
-    serving = pod.ready or service.publish_not_ready_addresses
-    ready = serving and (not pod.terminating or service.publish_not_ready_addresses)
+    ready = service.publish_not_ready_addresses or (pod.ready and not pod.terminating)
     zone = zone_of_node.get(pod.node)
     distribution = service.traffic_distribution
     by_zone = distribution in ("PreferClose", "PreferSameZone", "PreferSameNode") and zone is not None
     return Endpoint(
         addresses=(address,),
-        conditions=EndpointConditions(ready, serving, pod.terminating),
+        conditions=EndpointConditions(ready, pod.ready, pod.terminating),
         node_name=pod.node,
         zone=zone,
         target_ref=ObjectReference("Pod", pod.name, pod.namespace),

@@ -30,6 +30,8 @@ class ScheduledPod:
     ready: bool
     terminating: bool
     container_ports: tuple[ContainerPort, ...]
+    termination_grace_period_seconds: int = 30
+    is_evictable: bool = True  # by a drain
 
     @property
     def key(self) -> str:
@@ -165,14 +167,16 @@ class _Placer:
 def _given(pod: Pod, node: str) -> ScheduledPod:
     return ScheduledPod(
         pod.namespace, pod.name, pod.labels, node, pod.pod_ips, pod.host_network,
-        pod.ready, pod.terminating, pod.container_ports,
+        pod.ready, pod.terminating, pod.container_ports, pod.termination_grace_period_seconds,
+        is_evictable=pod.owner is None or pod.owner.kind not in ("DaemonSet", "Node"),
     )  # fmt: skip
 
 
 def _made(workload: Workload, node: str, suffix: str) -> ScheduledPod:
     return ScheduledPod(
         workload.namespace, f"{workload.name}-{suffix}", workload.pod_labels, node, (), workload.host_network,
-        True, False, workload.container_ports,
+        True, False, workload.container_ports, workload.termination_grace_period_seconds,
+        is_evictable=workload.replicas is not None,
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ class Changes:
     hosts: Versions  # things: 2 * device, + 1 for IPv6; the program's number of its rules, -1: none
     links: Versions  # positions in Fabric.links; 1: carries packets
     devices: Versions  # 1: works
+    pods: Versions  # things: places; 1: its processes run
     targets: Versions  # positions in `target_key`; 1: the node's rules may still translate to it
     target_key: NDArray[np.int64]  # [m] target_key of (node, address, port), ascending; of nodes whose rules change
     sender: NDArray[np.int32]  # [directions] device that sends into it; -1: a pod
@@ -98,6 +99,10 @@ class Clock:
     def works(self, rows: Rows, device: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Return whether the device that each packet is at works now."""
         return self._is_up(self.changes.devices, device, rows)
+
+    def runs(self, rows: Rows, place: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Return whether the processes of each packet's pod run now."""
+        return self._is_up(self.changes.pods, place, rows)
 
     def cross(
         self, rows: Rows, direction: NDArray[np.int32], tunnel: NDArray[np.int32], *, bridged: bool
@@ -227,5 +232,6 @@ def change_instants(network: Network) -> NDArray[np.int64]:
     """Return every instant at which any table of a network that changes does so: int64[k], ascending, distinct."""
     assert network.changes is not None
     changes, fibs = network.changes, network.forwarding.versions
-    instants = [each.instants_ps for each in (changes.hosts, changes.links, changes.devices, changes.targets)]
+    kinds = (changes.hosts, changes.links, changes.devices, changes.pods, changes.targets)
+    instants = [each.instants_ps for each in kinds]
     return np.unique(np.concatenate([*instants, *([fibs.rows.instants_ps] if fibs is not None else [])]))

@@ -19,7 +19,15 @@ from simnet.dataplane.path import hooks
 from simnet.dataplane.path.clock import Clock
 from simnet.dataplane.path.columns import ConnectionBatch, Visit, Way
 from simnet.dataplane.path.entries import Entries
-from simnet.dataplane.path.hop_by_hop import DELIVERED, DROPPED, REJECTED, REPLY_BYPASSED, Group, Walk
+from simnet.dataplane.path.hop_by_hop import (
+    DELIVERED,
+    DROPPED,
+    PORT_CLOSED,
+    REJECTED,
+    REPLY_BYPASSED,
+    Group,
+    Walk,
+)
 from simnet.dataplane.path.network import NODE, Network
 from simnet.dataplane.versions import NEVER
 from simnet.model.recording import REASONS
@@ -89,6 +97,7 @@ def send(
     there = _TrackedWalk(network, batch, request, memory, seed, clock, flow, states, is_first=is_first)
     there.run(np.arange(len(batch)))
     there.close()
+    meet_ended_pods(request, clock)
     _meet_sockets(network, batch, request, flow, states, clock)
     reply = None
     if has_replies:
@@ -118,10 +127,19 @@ def holds_for_stopped(network: Network, way: Way, clock: Clock, rows: Rows) -> N
     clock.holds_until(rows, clock.next_tables(rows, place, family))
 
 
+def meet_ended_pods(request: Way, clock: Clock) -> None:
+    """Reject what comes to a pod whose processes have ended, and take note until when the others' run."""
+    if clock.changes.pods.any:
+        rows = np.flatnonzero(request.verdict == DELIVERED)
+        request.end(rows[~clock.runs(rows, request.place[rows])], REJECTED, PORT_CLOSED)
+
+
 def _meet_sockets(
     network: Network, batch: ConnectionBatch, request: Way, flow: Rows, states: FlowStates, clock: Clock
 ) -> None:
-    """Connect TCP and SCTP flows to the pods they reach first; reset what comes to another one, or from elsewhere."""
+    """Connect TCP and SCTP flows to the pods they reach first; reset what comes to another one, or from elsewhere, and
+    all of a pod when its processes end.
+    """
     rows = np.flatnonzero((request.verdict == DELIVERED) & (batch.header.protocol != UDP))
     header, which = request.header, flow[rows]
     seen = np.stack(
@@ -135,6 +153,11 @@ def _meet_sockets(
     strange = (states.socket[:, which] != seen).any(axis=0) | (states.connected_ps[which] < since_ps)
     request.end(rows[strange], REJECTED, CONNECTION_RESET)
     states.reset_ps[which[strange]] = np.minimum(states.reset_ps[which[strange]], now_ps[strange])
+    pods, place = clock.changes.pods, request.place[rows]
+    mortal = np.flatnonzero(pods.changes[place])
+    if mortal.size:
+        ends_ps = pods.end_ps[pods.at(place[mortal], now_ps[mortal])]
+        states.reset_ps[which[mortal]] = np.minimum(states.reset_ps[which[mortal]], ends_ps)
 
 
 class _TrackedWalk(Walk):
