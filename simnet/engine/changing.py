@@ -22,7 +22,7 @@ from simnet.dataplane.path.entries import UDP_TIMEOUT_PS
 from simnet.dataplane.path.hooks import HookState
 from simnet.dataplane.path.hop_by_hop import REJECTED
 from simnet.dataplane.versions import NEVER
-from simnet.engine.connections import Connections, Part, Sender, Sent, forgotten_at, spread
+from simnet.engine.connections import Connections, Part, Sender, Sent, forgotten_at
 from simnet.engine.network import CompiledCluster
 from simnet.engine.targets import Callers, Targets
 from simnet.model.flows import FlowBatch, PacketBatch
@@ -65,7 +65,7 @@ class ChangingSender(Sender):
     def finish(self) -> Iterator[Sent]:
         """Yield what is left of flows that live through changes."""
         if self._living:
-            living, self._living = Part.joined(self._living), []
+            living, self._living = Part.side_by_side(self._living), []
             yield from self._send_on(living)
 
     def _first_ways(self, flows: FlowBatch, packets: PacketBatch) -> Iterator[Sent]:
@@ -109,7 +109,7 @@ class ChangingSender(Sender):
         living = np.flatnonzero(settled < flows.packet_count)
         if living.size:
             part = Part(flows, packets, np.zeros(len(flows), dtype=np.int64), settled)
-            self._living.append(part.rest(living, first[living]))
+            self._living.append(part if living.size == len(flows) else part.rest(living, first[living]))
 
     def _send_on(self, part: Part) -> Iterator[Sent]:
         """Send the packets of these flows after those that each has sent before, all flows a stretch further at a time.
@@ -205,14 +205,16 @@ def _cut(
     UDP entries time out, and the last packet before a pause says when: a pause near their timeouts begins a stretch,
     and the last packet of a stretch is one by itself.
     """
-    cut = end.copy()
-    owner, row = spread(first + 1, end)
-    sent_ps = packets.arrival_ps[row]
-    stops = sent_ps >= before_ps[owner]
+    cut, high = first + 1, end.copy()  # all before `cut` are sent before, none from `high` on is
+    while (open_ := np.flatnonzero(cut < high)).size:
+        middle = (cut[open_] + high[open_]) >> 1
+        is_before = packets.arrival_ps[middle] < before_ps[open_]
+        cut[open_[is_before]] = middle[is_before] + 1
+        high[open_[~is_before]] = middle[~is_before]
     if is_udp:
-        stops |= sent_ps - packets.arrival_ps[row - 1] >= UDP_TIMEOUT_PS // 2
-    np.minimum.at(cut, owner[stops], row[stops])
-    if is_udp:
+        pause_ps = np.diff(packets.arrival_ps, prepend=packets.arrival_ps[:1])
+        after_pause = np.append(np.flatnonzero(pause_ps >= UDP_TIMEOUT_PS // 2), len(packets))
+        np.minimum(cut, after_pause[np.searchsorted(after_pause, first + 1)], out=cut)
         cut -= (cut < end) & (cut - first >= 2)
     return cut
 

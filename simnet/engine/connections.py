@@ -101,27 +101,40 @@ class Part:
         )
 
     @classmethod
+    def side_by_side(cls, parts: list[Part]) -> Part:
+        """Return the flows of all parts, part by part."""
+        if len(parts) == 1:
+            return parts[0]
+        packets_before = np.cumsum([0, *(len(part.packets) for part in parts)]).tolist()
+        flows_before = np.cumsum([0, *(len(part.flows) for part in parts)]).tolist()
+        flows = {
+            column.name: np.concatenate([getattr(part.flows, column.name) for part in parts])
+            for column in fields(FlowBatch)
+        }
+        flows["first_packet"] = np.concatenate(
+            [
+                part.flows.first_packet - part.packets.first_packet_id + before
+                for part, before in zip(parts, packets_before[:-1], strict=True)
+            ]
+        )
+        packets = {
+            name: np.concatenate([getattr(part.packets, name) for part in parts])
+            for name in ("arrival_ps", "size_bytes", "reply_size_bytes")
+        }
+        packets["flow"] = np.concatenate(
+            [part.packets.flow + before for part, before in zip(parts, flows_before[:-1], strict=True)]
+        ).astype(np.int32)
+        return cls(
+            FlowBatch(**flows),
+            PacketBatch(0, **packets),
+            np.concatenate([part.rank for part in parts]),
+            np.concatenate([part.sent_before for part in parts]),
+        )
+
+    @classmethod
     def joined(cls, parts: list[Part]) -> Part:
         """Return the flows of all parts in the order of their next packets; the older flow first at equal times."""
-        whole = parts[0]
-        for part in parts[1:]:
-            held = len(whole.packets)
-            flows = {
-                column.name: np.concatenate([getattr(whole.flows, column.name), getattr(part.flows, column.name)])
-                for column in fields(FlowBatch)
-            }
-            moved = part.flows.first_packet - part.packets.first_packet_id + held
-            flows["first_packet"] = np.concatenate([whole.flows.first_packet - whole.packets.first_packet_id, moved])
-            packets = {
-                name: np.concatenate([getattr(whole.packets, name), getattr(part.packets, name)])
-                for name in ("flow", "arrival_ps", "size_bytes", "reply_size_bytes")
-            }
-            whole = cls(
-                FlowBatch(**flows),
-                PacketBatch(0, **packets),
-                np.concatenate([whole.rank, part.rank]),
-                np.concatenate([whole.sent_before, part.sent_before]),
-            )
+        whole = cls.side_by_side(parts)
         order = np.lexsort((whole.flows.flow_id, whole.start_ps))
         return whole.rest(order, (whole.flows.first_packet - whole.packets.first_packet_id)[order])
 

@@ -52,7 +52,7 @@ class Recorder:
         self._hops: dict[tuple[str, int, int], list[int]] = {}  # (direction, hops, links) -> [flows, packets]
         self._reasons = np.zeros((len(VERDICTS), len(REASONS)), np.int64)  # request packets
         self._sent = 0
-        self._no_reply = 0
+        self._sizes: _Sizes | None = None  # of the packets that came last: stretches of flows share theirs
         self._client_code, self._client_names = _codes(callers.names)
         texts = [compiled.addresses.text(int(number)) for number in targets.address]
         self._target_code, self._target_names = _codes(texts)
@@ -63,7 +63,9 @@ class Recorder:
 
     def add(self, flows: FlowBatch, packets: PacketBatch, connections: Connections) -> None:
         """Take connections with their flows and packets; first ones come in the order of flows, before the others."""
-        sizes = _Sizes(packets)
+        if self._sizes is None or self._sizes.packets is not packets:
+            self._sizes = _Sizes(packets)
+        sizes = self._sizes
         is_first = connections.sent_before == 0
         columns = self._own_columns(flows, packets, connections, sizes)
         if is_first.any():
@@ -409,6 +411,7 @@ class _Sizes:
     """Sums of packet sizes over any ranges of a batch; exact."""
 
     def __init__(self, packets: PacketBatch) -> None:
+        self.packets = packets
         self._request = _running(packets.size_bytes)
         self._reply = _running(packets.reply_size_bytes)
 

@@ -118,7 +118,7 @@ def run_hook(
     alive: NDArray[Any] | None = None  # rows still on their way; None: all
     current = packets
     for table in HOOK_TABLES[hook]:
-        if not any((table, hook) in names for names in program.chains):
+        if not program.has_chain(table, hook):
             continue
         if table == "nat":
             is_new = (current.state & (STATE_NEW | STATE_NAT_DONE)) == STATE_NEW
@@ -129,6 +129,8 @@ def run_hook(
                 rows = np.flatnonzero(is_new) if alive is None else alive[is_new]
         else:
             part, rows = current, alive
+        if not len(part):
+            continue
         result = run_chain(program, table, hook, part, seed=seed, state=state, counters=counters)
         _merge(outcome, result, rows)
         at: Any = slice(None) if alive is None else alive

@@ -202,18 +202,22 @@ class Program:
     key_table: NDArray[np.int64]  # open addressing, -1: free
     key_target: NDArray[np.int64]  # pc
     skipped: tuple[SkippedRule, ...] = ()
+    is_stateful: bool = field(init=False)  # some rule's answer depends on packets before
+    stateful_shapes: tuple[bool, ...] = field(init=False)  # per shape, the same
     _entries: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
+    _has_chain: dict[tuple[str, str], bool] = field(default_factory=dict)
+    _interface_matches: NDArray[np.bool_] | None = None
     _members: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), np.bool_))
     _types: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+
+    def __post_init__(self) -> None:
+        """Note what every block of packets asks."""
+        self.stateful_shapes = tuple(shape.is_stateful for shape in self.shapes)
+        self.is_stateful = any(self.stateful_shapes)
 
     def target(self, host: int, target: int) -> int:
         """Return the pc that a jump's target means on a host."""
         return target if target >= 0 else int(self.slot_pc[slot_of(target), host])
-
-    @property
-    def is_stateful(self) -> bool:
-        """Whether some rule's answer depends on packets before."""
-        return any(shape.is_stateful for shape in self.shapes)
 
     @property
     def hosts(self) -> int:
@@ -224,6 +228,13 @@ class Program:
         """The compiled chain of that name on a host, None if there is none."""
         number = self.chains[host].get((table, chain))
         return None if number is None else self.units[number]
+
+    def has_chain(self, table: str, chain: str) -> bool:
+        """Whether any host has that chain."""
+        found = self._has_chain.get((table, chain))
+        if found is None:
+            found = self._has_chain[table, chain] = any((table, chain) in names for names in self.chains)
+        return found
 
     def entry(self, table: str, chain: str) -> NDArray[np.int64]:
         """Return int64[host, 2]: pc of the chain's first instruction and of its policy; -1 where a host has none."""
@@ -243,6 +254,12 @@ class Program:
         unit = self.unit_of_rule(rule_id)
         index = rule_id - unit.first_rule
         return unit, index, unit.chain.rules[index] if index < len(unit.chain.rules) else None
+
+    def interface_matches(self) -> NDArray[np.bool_]:
+        """Return bool[pattern, interface + 1]; see the function of that name."""
+        if self._interface_matches is None:
+            self._interface_matches = interface_matches(self.interface_patterns, self.interfaces)
+        return self._interface_matches
 
     def members(self) -> NDArray[np.bool_]:
         """Return bool[network, address id]; kept until the address table grows."""

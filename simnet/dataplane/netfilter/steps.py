@@ -19,7 +19,6 @@ from simnet.dataplane.netfilter.program import (
     Shape,
     dispatch_keys,
     hash_keys,
-    interface_matches,
     slot_of,
 )
 from simnet.dataplane.netfilter.state import NetfilterState
@@ -49,7 +48,7 @@ class Block:
         self.stack = np.empty(program.depth * self.count, np.int64)  # place d of row i is at d * count + i
         self.depth = np.ones(self.count, np.int64)
         self.members = program.members()
-        self.interfaces = interface_matches(program.interface_patterns, program.interfaces)
+        self.interfaces = program.interface_matches()
         self.packet_weight = _one_value(packets.packets)
         self.byte_weight = _one_value(packets.length_bytes)
         self.key_base: NDArray[np.int64] | int = _one_value(packets.host)
@@ -147,7 +146,7 @@ class Block:
         self._advance(rows, target)
 
     def _wait(self, shape: int, rows: Rows, pcs: Words) -> None:
-        if self.program.shapes[shape].is_stateful:
+        if self.program.stateful_shapes[shape]:
             numbers = self._numbers(rows)
             self.park(shape, numbers, np.broadcast_to(np.asarray(pcs, np.int64), numbers.shape))
             return
