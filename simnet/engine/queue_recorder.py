@@ -79,9 +79,10 @@ class QueueRecorder:
 
     def _note_changes(self, served: Served, reached: NDArray[np.bool_], answered: NDArray[np.bool_]) -> None:
         number, dropped = served.packet["number"], served.dropped_at >= 0
-        is_first, is_last = number == 0, number == served.connection["last_number"]
+        is_first, is_last = number == 0, number == served.of_connection("last_number")
         rows = np.flatnonzero(is_first | is_last | dropped)
-        connection = {name: served.connection[name][rows] for name in ("flow_id", "verdict", "reason", "answered")}
+        owner = served.owner[rows]
+        connection = {name: served.connections[name][owner] for name in ("flow_id", "verdict", "reason", "answered")}
         sent_ps, verdict = served.packet["sent_ps"][rows], connection["verdict"]
         stopped = dropped[rows] & ~reached[rows]  # on the way to the pod, or at its door
         self._changes.append(
@@ -142,7 +143,7 @@ class QueueRecorder:
         reached: NDArray[np.bool_],
         is_whole: NDArray[np.bool_],
     ) -> None:
-        measured = served.connection["start_ps"] >= self.warmup_ps
+        measured = served.of_connection("start_ps") >= self.warmup_ps
         for of, values, chosen in (("request", delay_ps, reached), ("response", response_ps, is_whole)):
             sample = values[chosen & measured]
             self._distribution[of] = _added(self._distribution[of], bucket_of(sample))
@@ -210,22 +211,22 @@ class QueueRecorder:
         answered: NDArray[np.bool_],
     ) -> None:
         network, names = self.compiled.network, self.compiled.place_names
-        connection, packet = served.connection, served.packet
+        packet = served.packet
         stopped = (served.dropped_at >= 0) & ~reached
-        place = np.where(reached, connection["place"], -1)
-        serving = np.where(reached, network.place_device[connection["place"]], -1)
-        verdict = np.where(stopped, DROPPED, connection["verdict"]).astype(np.int32)
+        place = np.where(reached, served.of_connection("place"), -1)
+        serving = np.where(reached, network.place_device[place], -1)
+        verdict = np.where(stopped, DROPPED, served.of_connection("verdict")).astype(np.int32)
         sink(
             {
-                "flow_id": connection["flow_id"],
+                "flow_id": served.of_connection("flow_id"),
                 "packet": packet["number"],
                 "sent_ps": packet["sent_ps"],
                 "size_bytes": packet["size_bytes"],
                 "pod": Categories(place + 1, ("", *names)),
                 "serving_node": Categories(serving + 1, ("", *names[: network.device_count])),
                 "verdict": Categories(verdict + 1, ("", *VERDICTS)),
-                "l3_hops": connection["l3_hops"],
-                "links": connection["links"],
+                "l3_hops": served.of_connection("l3_hops"),
+                "links": served.of_connection("links"),
                 "delay_ps": np.where(reached, delay_ps, -1),
                 "round_trip_ps": np.where(answered, response_ps, -1),
                 **parts,

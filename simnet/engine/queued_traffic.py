@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from simnet.dataplane.path.itineraries import Journeys, journeys_of
+from simnet.dataplane.path.itineraries import journeys_of
+from simnet.dataplane.queueing.itinerary_table import ItineraryTable
 from simnet.dataplane.queueing.solver import QueueNetwork as Solver
 from simnet.dataplane.queueing.stations import POD, Injected, Itineraries, Left, Visits
 from simnet.engine.connections import Sent, spread
@@ -26,6 +27,7 @@ from simnet.engine.stations import ClusterStations
 Columns = dict[str, NDArray[Any]]
 _SLICE = 1 << 16  # packets that go in at a time: bounds what is in memory of those that have left
 _FEW = 1 << 16  # connections that are not worth sorting out
+_FEW_VISITS = 1 << 17  # of all ways: as long as there are no more, all go along with every slice
 _NUMBER_BITS = 20  # of a packet in its flow: MAX_PACKETS_PER_FLOW is below 2**20
 # int64[n] flow ids, int64[n] numbers in their flows -> int64[n] service times in the pod, picoseconds
 ServiceTimes = Callable[[NDArray[np.uint64], NDArray[np.uint64]], NDArray[np.int64]]
@@ -47,7 +49,8 @@ class QueueNetwork(Protocol):
 class Served:
     """Packets that have left the queues, in order of sending; row i of every column is one."""
 
-    connection: Columns  # of each packet: flow_id, rank, place, verdict, reason, answered, ...; see `_connections`
+    connections: Columns  # of all connections: flow_id, start_ps, place, verdict, reason, answered, ...; see `add`
+    owner: NDArray[np.int32]  # [n] row in `connections`
     packet: Columns  # number, sent_ps, size_bytes, reply_bytes
     end_ps: NDArray[np.int64]  # [n] when it was back, served (no replies), stopped or dropped
     turned_ps: NDArray[np.int64]  # [n] when it was in the pod; -1: never
@@ -70,8 +73,13 @@ class Served:
     @property
     def answered(self) -> NDArray[np.bool_]:
         """Which were answered, and the answer came back: bool[n]."""
-        answered: NDArray[np.bool_] = self.connection["answered"] & (self.dropped_at < 0)
+        answered: NDArray[np.bool_] = self.of_connection("answered") & (self.dropped_at < 0)
         return answered
+
+    def of_connection(self, name: str) -> NDArray[Any]:
+        """Return a column of the connections, of each packet's: [n]."""
+        column: NDArray[Any] = self.connections[name].take(self.owner)
+        return column
 
 
 class QueuedTraffic:
@@ -89,7 +97,7 @@ class QueuedTraffic:
         self.compiled, self.stations, self.service_ps = compiled, stations, service_ps
         self.queues = network(stations.stations, observe)
         self._connections: Columns = {}
-        self._journeys: Journeys | None = None
+        self._ways = ItineraryTable()
         self._held: Columns = {}  # packets not yet sent: connection, number, sent_ps, size_bytes, reply_bytes
         self._flying: Columns = {}  # packets in the network, by id from `_first_flying` on, and `is_left`
         self._first_flying = self._next_packet = 0
@@ -100,13 +108,11 @@ class QueuedTraffic:
         flows, packets, each = sent
         before = len(self._connections["flow_id"]) if self._connections else 0
         journeys = journeys_of(self.compiled.network, self.stations.numbers, each.request, each.reply)
-        self._journeys = journeys if self._journeys is None else Journeys.joined([self._journeys, journeys])
         reply = each.reply
         flow_end = flows.first_packet[each.flow] - packets.first_packet_id + flows.packet_count[each.flow]
-        connections = {
+        connections: Columns = {
             "flow_id": flows.flow_id[each.flow].astype(np.int64),
             "start_ps": flows.start_ps[each.flow],
-            "is_first": each.rank == 0,
             "last_number": (flow_end - 1 - each.first_packet + each.sent_before).astype(np.int32),
             "place": each.request.place,
             "verdict": each.request.verdict,
@@ -115,11 +121,14 @@ class QueuedTraffic:
             "reply_reason": np.zeros(len(each.flow), np.int8) if reply is None else reply.reason,
             "l3_hops": each.request.l3_hops,
             "links": each.request.links,
+            "way": self._ways.add(journeys.later),
+            "first_way": self._ways.add(journeys.first),
+            "rules_ps": journeys.rules_ps,
         }
         self._connections = _joined(self._connections, connections)
         owner, rows = spread(each.first_packet, each.end_packet)
         number = rows - (each.first_packet - each.sent_before)[owner]
-        made = {
+        made: Columns = {
             "connection": (owner + before).astype(np.int32),
             "number": number.astype(np.int32),
             "sent_ps": packets.arrival_ps[rows],
@@ -156,27 +165,38 @@ class QueuedTraffic:
 
     def _inject(self, due: slice) -> tuple[Injected, Itineraries, Left]:
         """Send these rows of what is held; return them with their ways, and those that end where they begin."""
-        connections, journeys = self._connections, self._journeys
-        assert journeys is not None
+        connections = self._connections
         sent = _taken(self._held, due)
         count = len(sent["sent_ps"])
-        owner, opens = sent["connection"], sent.pop("opens")
+        owner, opens = sent["connection"], np.flatnonzero(sent.pop("opens"))
         packet = np.arange(self._next_packet, self._next_packet + count)
         self._next_packet += count
-        # Only the ways that these packets take go along with them.
-        goes = np.diff(journeys.later.start)[owner] > 0
-        first, first_of = _renumbered(owner[opens & goes], len(connections["flow_id"]))
-        later, later_of = _renumbered(owner[~opens & goes], len(connections["flow_id"]))
-        way = np.empty(count, np.int32)
-        way[opens & goes], way[~opens & goes] = first_of, later_of + len(first)
-        flow_id = connections["flow_id"][owner].astype(np.uint64)
-        drawn_ps = self.service_ps(flow_id, sent["number"].astype(np.uint64))
-        sent["rules_ps"] = np.where(opens, journeys.rules_ps[owner], 0)
+        way = connections["way"].take(owner)
+        way[opens] = connections["first_way"][owner[opens]]
+        sent["rules_ps"] = np.zeros(count, np.int64)
+        sent["rules_ps"][opens] = connections["rules_ps"][owner[opens]]
         sent["is_left"] = np.zeros(count, np.bool_)
         self._flying = _joined(self._flying, sent)
-        columns = (packet, sent["sent_ps"], way, sent["size_bytes"], sent["reply_bytes"], drawn_ps)
-        injected = Injected(*(columns if goes.all() else (column[goes] for column in columns)))
-        return injected, journeys.of(first, later), _left_at_once(packet[~goes], sent["sent_ps"][~goes])
+        flow_id = connections["flow_id"].take(owner).view(np.uint64)
+        drawn_ps = self.service_ps(flow_id, sent["number"].astype(np.uint64))
+        columns: tuple[NDArray[Any], ...] = (
+            packet,
+            sent["sent_ps"],
+            way,
+            sent["size_bytes"],
+            sent["reply_bytes"],
+            drawn_ps,
+        )
+        stays = way < 0
+        if stays.any():
+            columns = tuple(column[~stays] for column in columns)
+            way = columns[2]
+        ways = self._ways.ways
+        if len(ways.station) > _FEW_VISITS:  # only those that these packets take go along
+            used, way = _renumbered(way, len(ways))
+            ways = ways.take(used)
+        injected = Injected(columns[0], columns[1], way, *columns[3:])
+        return injected, ways, _left_at_once(packet[stays], sent["sent_ps"][stays])
 
     def _sort(self) -> None:
         """Put what is held in order of time; at equal times by flow, then by number in it."""
@@ -184,8 +204,9 @@ class QueuedTraffic:
         time_ps = held["sent_ps"]
         if self._is_sorted:
             return
-        order = np.argsort(time_ps, kind="stable")
-        tied = np.flatnonzero(np.diff(time_ps[order]) == 0)
+        order = _order_of_time(time_ps)
+        in_order = time_ps[order]
+        tied = np.flatnonzero(in_order[1:] == in_order[:-1])
         if tied.size:
             rank = (self._connections["flow_id"][held["connection"]] << _NUMBER_BITS) + held["number"]
             if (rank[order[tied]] > rank[order[tied + 1]]).any():
@@ -201,12 +222,12 @@ class QueuedTraffic:
         at = left.packet - self._first_flying
         self._flying["is_left"][at] = True
         packet = _taken(self._flying, at)
-        connection = _taken(self._connections, packet.pop("connection"))
         is_dropped = left.dropped_at >= 0
         by_pod = is_dropped & (self.stations.stations.kind[left.dropped_at] == POD)
         rules_ps = np.where(is_dropped, 0, packet.pop("rules_ps"))
         yield Served(
-            connection=connection,
+            connections=self._connections,
+            owner=packet.pop("connection"),
             packet=packet,
             end_ps=left.time_ps,
             turned_ps=left.turned_ps,
@@ -240,9 +261,12 @@ class QueuedTraffic:
             return
         number = np.zeros(n, np.int32)
         number[kept] = np.arange(len(kept), dtype=np.int32)
-        self._connections = _taken(self._connections, kept)
-        assert self._journeys is not None
-        self._journeys = self._journeys.take(kept)
+        self._connections = connections = _taken(self._connections, kept)
+        ways = np.union1d(connections["way"], connections["first_way"])
+        if 2 * len(ways) < len(self._ways.ways):
+            number_of_way = np.append(self._ways.keep(ways[ways >= 0]), np.int32(-1))  # -1 stays -1
+            for name in ("way", "first_way"):
+                connections[name] = number_of_way[connections[name]]
         self._held["connection"] = number[self._held["connection"]]
         flying["connection"] = number[flying["connection"]]
 
@@ -250,6 +274,20 @@ class QueuedTraffic:
 def _left_at_once(packet: NDArray[np.int64], time_ps: NDArray[np.int64]) -> Left:
     none, zeros = np.full(len(packet), -1), np.zeros((3, len(packet)), np.int64)
     return Left(packet, time_ps, none.astype(np.int32), none, zeros, zeros, zeros[0])
+
+
+def _order_of_time(time_ps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the stable order of times: a sort of integers, time and row in one, is faster than one of rows."""
+    if not len(time_ps):
+        return np.zeros(0, np.int64)
+    earliest_ps, row_bits = int(time_ps.min()), len(time_ps).bit_length()
+    lost_bits = max(0, (int(time_ps.max()) - earliest_ps).bit_length() + row_bits - 63)
+    key = (((time_ps - earliest_ps) >> lost_bits) << row_bits) + np.arange(len(time_ps))
+    key.sort(kind="stable")  # merges the runs that flows are
+    order: NDArray[np.int64] = key & ((1 << row_bits) - 1)
+    if lost_bits:
+        order = order[np.argsort(time_ps[order], kind="stable")]
+    return order
 
 
 def _joined(one: Columns, other: Columns) -> Columns:

@@ -8,7 +8,7 @@ all replies for an established connection. Source of the costs: docs/models/late
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,50 +43,10 @@ class Journeys:
     first_fixed_ps: NDArray[np.int64]  # [visits] of first packets, in place of `later.fixed_ps`
     rules_ps: NDArray[np.int64]  # [n] time of scanning rules in the first packet's request
 
-    def take(self, connections: NDArray[np.intp]) -> Journeys:
-        """Return the ways of these connections, in this order."""
-        start = self.later.start
-        length = start[connections + 1] - start[connections]
-        new_start = np.zeros(len(connections) + 1, np.int64)
-        np.cumsum(length, out=new_start[1:])
-        at = np.arange(new_start[-1]) + np.repeat(start[connections] - new_start[:-1], length)
-        ways = self.later
-        return Journeys(
-            Itineraries(new_start, ways.station[at], ways.work_of[at], ways.extra_bytes[at], ways.fixed_ps[at]),
-            self.first_fixed_ps[at],
-            self.rules_ps[connections],
-        )
-
-    @classmethod
-    def joined(cls, parts: list[Journeys]) -> Journeys:
-        """Return the ways of all parts, one after the other."""
-        offset = np.cumsum([0] + [int(part.later.start[-1]) for part in parts[:-1]])
-        start = [part.later.start[:-1] + before for part, before in zip(parts, offset.tolist(), strict=True)]
-        end = np.array([sum(int(part.later.start[-1]) for part in parts)], np.int64)
-        ways = Itineraries(
-            np.concatenate([*start, end]),
-            np.concatenate([part.later.station for part in parts]),
-            np.concatenate([part.later.work_of for part in parts]),
-            np.concatenate([part.later.extra_bytes for part in parts]),
-            np.concatenate([part.later.fixed_ps for part in parts]),
-        )
-        return cls(
-            ways,
-            np.concatenate([part.first_fixed_ps for part in parts]),
-            np.concatenate([part.rules_ps for part in parts]),
-        )
-
-    def of(self, first: NDArray[np.intp], later: NDArray[np.intp]) -> Itineraries:
-        """Return the ways of first packets of the connections `first`, then those of later ones of `later`."""
-        mine, others = self.take(first), self.take(later)
-        start = np.concatenate([mine.later.start, others.later.start[1:] + mine.later.start[-1]])
-        return Itineraries(
-            start,
-            np.concatenate([mine.later.station, others.later.station]),
-            np.concatenate([mine.later.work_of, others.later.work_of]),
-            np.concatenate([mine.later.extra_bytes, others.later.extra_bytes]),
-            np.concatenate([mine.first_fixed_ps, others.later.fixed_ps]),
-        )
+    @property
+    def first(self) -> Itineraries:
+        """The ways of first packets."""
+        return replace(self.later, fixed_ps=self.first_fixed_ps)
 
 
 def journeys_of(network: Network, numbers: StationNumbers, request: Way, reply: Way | None) -> Journeys:

@@ -32,7 +32,7 @@ _WINDOW_PACKETS = 16_384
 
 
 class QueueNetwork:
-    """A network of queues. `observe` is told of every visit, window by window, in order of (arrival, packet id)."""
+    """A network of queues. `observe` is told of every visit, window by window, at each station in order of arrival."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class QueueNetwork:
         used = np.unique(np.concatenate([each["way"] for each in holders]))
         for each in holders:
             each["way"] = np.searchsorted(used, each["way"])
-        joined = itineraries if self._held is None else _joined_ways(self._held, used, itineraries)
+        joined = itineraries if self._held is None else self._held.take(used).followed_by(itineraries)
         self._ways = made_ready(joined, self._stations)
         self._held, self._itineraries = joined, itineraries
         return len(used)
@@ -329,9 +329,9 @@ class QueueNetwork:
     def _tell(self, window: Window) -> None:
         """Tell the observer of the window's visits."""
         assert self._observe is not None
-        slot = np.flatnonzero((window.arrival_ps < window.span_ps) & (window.ways.kind.take(window.row) >= 0))
-        arrival = window.arrival_ps[slot]
-        slot = slot[np.argsort(arrival, kind="stable")]  # slots are in order of packet ids
+        slot = np.concatenate([each.slot for _, group in window.groups for each in group])  # station by station
+        arrival = window.arrival_ps.take(slot)
+        slot = slot[arrival < window.span_ps]
         arrival = window.arrival_ps[slot] + window.begin_ps
         end = window.arrival_ps[slot + 1] + window.begin_ps - window.ways.delay_ps[window.row[slot]]
         start = end - window.prices.service_ps(slot)
@@ -362,21 +362,6 @@ def _started(columns: Columns) -> Columns:
     zeros = {name: np.zeros(len(columns["packet"]), np.int64) for name in _SO_FAR}
     begun = {name: column for name, column in columns.items() if name in _COLUMNS}
     return begun | zeros | {"injected_ps": columns["time_ps"], "turned_ps": zeros["turned_ps"] - 1}
-
-
-def _joined_ways(held: Itineraries, used: NDArray[np.int64], added: Itineraries) -> Itineraries:
-    """Return ways `used` of those held, then those added."""
-    length = np.diff(held.start)[used]
-    begin = np.cumsum(length) - length
-    rows = np.repeat(held.start[used] - begin, length) + np.arange(int(length.sum()))
-    total = int(length.sum())
-    return Itineraries(
-        np.concatenate([begin, added.start + total]),
-        *(
-            np.concatenate([getattr(held, name)[rows], getattr(added, name)])
-            for name in ("station", "work_of", "extra_bytes", "fixed_ps")
-        ),
-    )
 
 
 def _in_order(parts: list[Left]) -> Left:

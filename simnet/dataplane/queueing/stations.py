@@ -9,9 +9,12 @@ at the very instant of an arrival waits no longer, and takes no room from the on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from simnet.random_streams import mix_in_place
 
 LINK, CPU, POD = range(3)  # Stations.kind
 # Itineraries.work_of: what a visit's service time is made of.
@@ -46,6 +49,54 @@ class Itineraries:
 
     def __len__(self) -> int:
         return len(self.start) - 1
+
+    def take(self, rows: NDArray[np.integer]) -> Itineraries:
+        """Return these ways, in this order."""
+        start, visit = self.visits_of(rows)
+        return Itineraries(start, *(column[visit] for column in self._columns()))
+
+    def followed_by(self, other: Itineraries) -> Itineraries:
+        """Return these ways, then those of the other."""
+        start = np.concatenate([self.start, other.start[1:] + self.start[-1]])
+        pairs = zip(self._columns(), other._columns(), strict=True)
+        return Itineraries(start, *(np.concatenate(pair) for pair in pairs))
+
+    def visits_of(self, rows: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where each of these ways would begin were there no others, and the row of each of their visits."""
+        length = np.diff(self.start)[rows]
+        start = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(length, out=start[1:])
+        return start, np.arange(start[-1]) + np.repeat(self.start[rows] - start[:-1], length)
+
+    def equal_ways(
+        self, rows: NDArray[np.integer], other: Itineraries, other_rows: NDArray[np.integer]
+    ) -> NDArray[np.bool_]:
+        """Return whether way rows[i] is way other_rows[i] of the other: bool[n]."""
+        equal: NDArray[np.bool_] = np.diff(self.start)[rows] == np.diff(other.start)[other_rows]
+        some = np.flatnonzero(equal & (np.diff(self.start)[rows] > 0))
+        if not len(some):
+            return equal
+        start, mine = self.visits_of(rows[some])
+        _, theirs = other.visits_of(other_rows[some])
+        differs = np.zeros(len(mine), np.bool_)
+        for column, against in zip(self._columns(), other._columns(), strict=True):
+            differs |= column[mine] != against[theirs]
+        equal[some] = ~np.logical_or.reduceat(differs, start[:-1])
+        return equal
+
+    def hashes(self, rows: NDArray[np.integer]) -> NDArray[np.uint64]:
+        """Return a hash of each of these ways, each of which visits some station: uint64[n]."""
+        start, visit = self.visits_of(rows)
+        hashed = (np.arange(len(visit)) - np.repeat(start[:-1], np.diff(start))).astype(np.uint64)
+        for column in self._columns():
+            mix_in_place(hashed)
+            hashed += column[visit].astype(np.uint64)
+        mix_in_place(hashed)
+        summed: NDArray[np.uint64] = np.add.reduceat(hashed, start[:-1])
+        return summed
+
+    def _columns(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        return self.station, self.work_of, self.extra_bytes, self.fixed_ps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
