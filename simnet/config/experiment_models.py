@@ -24,6 +24,7 @@ from simnet.config.quantities import (
     OneOrMore,
     PositiveDuration,
     QueueLimit,
+    ReplySizes,
     Size,
     Sizes,
     Skew,
@@ -241,7 +242,7 @@ class FlowsModel(FileModel):
     packets: Counts = Constant(1)
     packet_size: Sizes = Constant(1000)
     gap: Durations = Constant(1_000_000_000)
-    reply_size: Sizes = Constant(1000)
+    reply_size: ReplySizes = Constant(1000)
     protocol: Literal["tcp", "udp", "sctp"] = "tcp"
 
 

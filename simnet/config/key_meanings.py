@@ -244,7 +244,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "packets": "request packets of a flow",
         "packetSize": "of a request, IP header included",
         "gap": "between the packets of a flow",
-        "replySize": "of the reply to each request, IP header included",
+        "replySize": "of the reply to each request, IP header included; none: nobody answers",
         "protocol": "of all flows",
     },
     "VariantModel": {

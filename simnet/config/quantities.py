@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
@@ -219,6 +219,22 @@ Sizes = Annotated[
     BeforeValidator(_distribution(read_size)),
     PlainSerializer(written_distribution(written_size)),
     WithJsonSchema(_DISTRIBUTION_SCHEMA),
+]
+
+
+def _or_none(value: object) -> Distribution | Literal["none"]:
+    return "none" if value == "none" else _distribution(read_size)(value)
+
+
+def _written_or_none(value: Distribution | Literal["none"]) -> Any:
+    return "none" if value == "none" else written_distribution(written_size)(value)
+
+
+ReplySizes = Annotated[
+    Any,
+    BeforeValidator(_or_none),
+    PlainSerializer(_written_or_none),
+    WithJsonSchema(_DISTRIBUTION_SCHEMA | {"description": "none, " + str(_DISTRIBUTION_SCHEMA["description"])}),
 ]
 Durations = Annotated[
     Any,

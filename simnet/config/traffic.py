@@ -55,7 +55,7 @@ def workload_of(model: WorkloadModel, reading: Reading, path: FieldPath, duratio
         packet_count=model.flows.packets,
         packet_size_bytes=model.flows.packet_size,
         gap_ps=model.flows.gap if model.requests is None else gap_of(model.requests),
-        reply_size_bytes=model.flows.reply_size,
+        reply_size_bytes=None if model.flows.reply_size == "none" else model.flows.reply_size,
     )
     try:
         if model.requests is not None:

@@ -96,6 +96,16 @@ def test_quantities_of_every_kind_survive_being_written_out(tmp_path):
     assert [run.run_id for run in second.runs] == [run.run_id for run in first.runs]
 
 
+def test_a_service_may_answer_nobody(tmp_path):
+    (tmp_path / "manifests").symlink_to(DEMO.parent / "manifests")
+    data = yaml.safe_load(DEMO.read_text())
+    data["workload"]["flows"]["replySize"] = "none"
+    (tmp_path / "first.yaml").write_text(as_yaml(data))
+    first = simnet.load_experiment(tmp_path / "first.yaml")
+    assert all(run.scenario.workload.shape.reply_size_bytes is None for run in first.runs)
+    assert first.resolved["workload"]["flows"]["replySize"] == "none"
+
+
 def test_the_inputs_are_listed_with_their_digests():
     inputs = simnet.load_experiment(DEMO).inputs
     assert [Path(name).name for name in inputs] == ["nginx-demo.yaml", "nginx-demo.yaml"]
