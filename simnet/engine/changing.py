@@ -105,7 +105,7 @@ class ChangingSender(Sender):
             settled[flow] = made.end_packet - start
             late = np.flatnonzero(batch.time_ps >= before_ps)
             settled[flow[late]] = 0
-            yield flows, packets, _rows_of(made, np.flatnonzero(batch.time_ps < before_ps)) if late.size else made
+            yield flows, packets, rows_of(made, np.flatnonzero(batch.time_ps < before_ps)) if late.size else made
         living = np.flatnonzero(settled < flows.packet_count)
         if living.size:
             part = Part(flows, packets, np.zeros(len(flows), dtype=np.int64), settled)
@@ -219,7 +219,7 @@ def _cut(
     return cut
 
 
-def _rows_of(made: Connections, rows: NDArray[np.intp]) -> Connections:
+def rows_of(made: Connections, rows: NDArray[np.intp]) -> Connections:
     """Some rows of connections as connections of their own."""
     if len(rows) == len(made.flow):
         return made

@@ -182,7 +182,7 @@ class Sender:
         start, end = first, first + flows.packet_count
         while flow.size:
             ranks = np.full(len(flow), rank, dtype=np.int64)
-            connections = self._connect(flows, packets, flow, ranks, start, end, start - first[flow])
+            connections = self.connect(flows, packets, flow, ranks, start, end, start - first[flow])
             cut = connections.end_packet
             yield flows, packets, connections
             again = cut < end
@@ -203,14 +203,14 @@ class Sender:
             rows = np.arange(due)
             now = part.rest(rows, first[rows]) if later.size else part
             start, end = now.flows.first_packet, now.flows.first_packet + now.flows.packet_count
-            connections = self._connect(now.flows, now.packets, rows, now.rank, start, end, now.sent_before)
+            connections = self.connect(now.flows, now.packets, rows, now.rank, start, end, now.sent_before)
             yield now.flows, now.packets, connections
             again = np.flatnonzero(connections.end_packet < end)
             if again.size:
                 rest = now.rest(again, connections.end_packet[again])
                 self._waiting.append(replace(rest, rank=rest.rank + 1))
 
-    def _connect(
+    def connect(
         self,
         flows: FlowBatch,
         packets: PacketBatch,
@@ -220,6 +220,7 @@ class Sender:
         end: NDArray[np.int64],
         sent_before: NDArray[np.int64],
     ) -> Connections:
+        """Return the connections that packets `start:end` (rows) of each of some flows make."""
         network = self.compiled.network
         batch = self.batch_of(flows, packets, flow, rank, start)
         request, visits = walk.send_request(network, batch, self.state, self.seed)

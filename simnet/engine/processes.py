@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from typing import Generic, TypeVar
 
 import simpy
 
+from simnet.engine.closed_loop import ClosedLoopClients, Round
 from simnet.engine.targets import Targets
 from simnet.model.flows import FlowBatch
 from simnet.model.scenario import RunSpec
 from simnet.model.workload import EntryChoice
 from simnet.workload import generation
+
+Handed = TypeVar("Handed")
 
 
 def client_population(
@@ -47,18 +51,28 @@ def client_population(
             return
 
 
-class Timeline:
+def waiting_clients(
+    env: simpy.Environment, clients: ClosedLoopClients, hand_on: Callable[[Round], None]
+) -> Generator[simpy.Event, None, None]:
+    """Let clients send and hear until the run's duration is over; wake up when a round of answers is settled."""
+    while not clients.is_done:
+        settled = clients.round()
+        yield env.timeout(clients.now_ps - env.now)
+        hand_on(settled)
+
+
+class Timeline(Generic[Handed]):
     """The clock of one run, and what its processes have handed on."""
 
     def __init__(self) -> None:
         self.env = simpy.Environment(initial_time=0)
-        self._ready: deque[FlowBatch] = deque()
+        self._ready: deque[Handed] = deque()
 
-    def hand_on(self, flows: FlowBatch) -> None:
-        """Take a batch of flows that is complete."""
-        self._ready.append(flows)
+    def hand_on(self, batch: Handed) -> None:
+        """Take a batch that is complete."""
+        self._ready.append(batch)
 
-    def windows(self) -> Iterator[FlowBatch]:
+    def windows(self) -> Iterator[Handed]:
         """Run the clock and yield each batch as it becomes complete, in order of time, until nothing happens any
         more.
         """

@@ -157,6 +157,13 @@ class QueueRecorder:
         self._over_time[0] += np.bincount(at[inside], minlength=BINS)
         self._over_time[1] += np.bincount(at[inside], weights=response_ps[inside], minlength=BINS).astype(np.int64)
 
+    def add_calls(self, latency_ps: NDArray[np.int64]) -> None:
+        """Take how long calls took, tries and waiting in between included: of clients that wait for answers."""
+        counts = self._distribution.get("call", np.zeros(1, np.int64))
+        self._distribution["call"] = _added(counts, bucket_of(latency_ps))
+        self._sums["call"] = self._sums.get("call", 0) + int(latency_ps.sum())
+        self._longest["call"] = max(self._longest.get("call", 0), int(latency_ps.max(initial=0)))
+
     def tables(self) -> dict[str, dict[str, ColumnData]]:
         """Return the tables latency, latency_distribution and latency_over_time."""
         rows = [(of, "total") for of in self._distribution] + [("response", part) for part in PARTS]

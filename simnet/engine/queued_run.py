@@ -29,8 +29,8 @@ class QueuedRun:
         sink: PacketSink | None,
     ) -> None:
         workload, run = scenario.workload, scenario.run
-        stations = stations_of(compiled, scenario.cluster.cpu, workload.service)
-        self._watched = StationRecorder(stations.stations, stations.names, duration_ps=run.duration_ps)
+        self.stations = stations = stations_of(compiled, scenario.cluster.cpu, workload.service)
+        self.watched = StationRecorder(stations.stations, stations.names, duration_ps=run.duration_ps)
         self.recorder = QueueRecorder(
             compiled,
             stations.names,
@@ -43,7 +43,7 @@ class QueuedRun:
         def service_ps(flow_id: NDArray[np.uint64], number: NDArray[np.uint64]) -> NDArray[np.int64]:
             return generation.service_times(generator, seed, flow_id, number)
 
-        self._traffic = QueuedTraffic(compiled, stations, service_ps, observe=self._watched.observe)
+        self._traffic = QueuedTraffic(compiled, stations, service_ps, observe=self.watched.observe)
 
     def add(self, sent: Sent) -> None:
         """Take connections with all their packets."""
@@ -61,4 +61,4 @@ class QueuedRun:
 
     def tables(self) -> dict[str, dict[str, ColumnData]]:
         """Return the tables that only a run with queues has."""
-        return {"stations": self._watched.table(), **self.recorder.tables()}
+        return {"stations": self.watched.table(), **self.recorder.tables()}

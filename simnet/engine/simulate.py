@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from simnet.dataplane.path.hooks import HookState
 from simnet.engine.bgp_processes import run_control_plane
+from simnet.engine.closed_run import ClosedRun
 from simnet.engine.changing import ChangingSender
 from simnet.engine.connections import Sender, Sent
 from simnet.engine.failures import random_events
@@ -24,9 +25,11 @@ from simnet.engine.targets import callers_of, service_of, service_port, targets_
 from simnet.errors import InputError, Position, Problem
 from simnet.model.cluster import Cluster
 from simnet.model.events import Event
+from simnet.model.flows import FlowBatch
 from simnet.model.history import TableHistory
 from simnet.model.recording import Recording
 from simnet.model.scenario import Scenario
+from simnet.model.workload import ClosedLoop
 from simnet.workload import generation
 
 PACKETS_AT_ONCE = 1 << 20  # in a window of flows, about, where packets wait in queues
@@ -68,7 +71,15 @@ def simulate(
     recorder = Recorder(compiled, scenario, callers, targets, candidates, None if queues else sink, queues)
     if state is None:
         state = HookState.at_start(compiled.network.program, scenario.run.recent_limit)
-    timeline = Timeline()
+    has_replies = workload.shape.reply_size_bytes is not None
+    shares = expected_shares(compiled, variant, targets, callers, generator.demand)
+    if isinstance(workload.arrivals, ClosedLoop):
+        assert queues is not None
+        sender = Sender(compiled, callers, targets, state, seed, has_replies=has_replies)
+        closed = ClosedRun(scenario, generator, sender, queues, recorder, seed)
+        closed.run(progress)
+        return closed.amended(recorder.finish(shares))
+    timeline: Timeline[FlowBatch] = Timeline()
     run = scenario.run
     if queues is not None:  # every packet of a window is held until its time comes
         flows_at_once = max(1, PACKETS_AT_ONCE // generation.packets_per_flow(generator))
@@ -76,7 +87,6 @@ def simulate(
     timeline.env.process(
         client_population(timeline.env, generator, run, variant.choice, targets, seed, timeline.hand_on)
     )
-    has_replies = workload.shape.reply_size_bytes is not None
     sending = Sender if compiled.network.changes is None else ChangingSender
     sender = sending(compiled, callers, targets, state, seed, has_replies=has_replies)
 
@@ -97,7 +107,7 @@ def simulate(
     record(sender.finish())
     if queues is not None:
         queues.finish()
-    return recorder.finish(expected_shares(compiled, variant, targets, callers, generator.demand))
+    return recorder.finish(shares)
 
 
 def prepare(scenario: Scenario, *, seed: int) -> CompiledCluster:

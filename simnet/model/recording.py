@@ -153,7 +153,11 @@ STATIONS: tuple[Column, ...] = (
 
 LATENCY: tuple[Column, ...] = (
     Column(
-        "of", "category", "", "request: until it is in the pod; response: until its answer is back, or it is served"
+        "of",
+        "category",
+        "",
+        "request: until it is in the pod; response: until its answer is back, or it is served; call (of clients that"
+        " wait): from the first try until the answer, retries and waiting in between included",
     ),
     Column("part", "category", "", "total, or one of the parts that make up the response: see `packets`"),
     Column("packets", "int64", "", "packets measured: of flows that started after the warm-up, none dropped"),
@@ -261,6 +265,19 @@ TABLE_CHANGES: tuple[Column, ...] = (
     Column("next_hops", "int32", "", "how many the route has from then on; 0: none"),
 )
 
+CALLS: tuple[Column, ...] = (
+    Column("client", "category", "", "who called, as in `flows`"),
+    Column("connection", "int32", "", "which of the connections that the client keeps at a time, from 0"),
+    Column("call", "int64", "", "number of the call there, from 0"),
+    Column("start_ps", "int64", "ps", "when its first try was sent"),
+    Column("end_ps", "int64", "ps", "when the answer was back, or the client gave the last try up; -1: unfinished"),
+    Column("latency_ps", "int64", "ps", "from start until the answer, tries and waiting in between included; -1: none"),
+    Column("tries", "int32", "", "how often it was sent"),
+    Column("outcome", "category", "", "answered, timed out, refused, or unfinished when the run was over"),
+    Column("flow_id", "int64", "", "the connection of its last try, as in `flows`"),
+    Column("warmup", "bool", "", "started before the warm-up ended"),
+)
+
 TABLES: Mapping[str, tuple[Column, ...]] = {
     "flows": FLOWS,
     "packets": PACKETS,
@@ -273,6 +290,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "events": EVENTS,
     "event_effects": EVENT_EFFECTS,
     "table_changes": TABLE_CHANGES,
+    "calls": CALLS,
 }
 QUEUE_TABLES = ("stations", "latency", "latency_distribution", "latency_over_time")  # of runs with queues only
 EVENT_TABLES = ("events", "event_effects", "table_changes")  # of runs in which something happens only

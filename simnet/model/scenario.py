@@ -19,7 +19,7 @@ from simnet.model.kube_proxy import KubeProxyConfiguration
 from simnet.model.kubernetes import Objects
 from simnet.model.node_lifecycle import NodeLifecycle
 from simnet.model.queues import CpuCosts
-from simnet.model.workload import ClientPopulation, EntryChoice, Workload
+from simnet.model.workload import ClientPopulation, ClosedLoop, EntryChoice, Workload
 
 
 class Entry(Enum):
@@ -147,7 +147,7 @@ class Scenario:
         cluster, fabric = self.cluster, self.cluster.fabric
         of_links = (fabric.link_queue, fabric.client_link_queue, fabric.spine_link_queue, fabric.veth_queue)
         asked = (*of_links, cluster.cpu, self.workload.service)
-        return cluster.queues or any(each is not None for each in asked)
+        return cluster.queues or isinstance(self.workload.arrivals, ClosedLoop) or any(each is not None for each in asked)
 
 
 @dataclass(frozen=True, slots=True)

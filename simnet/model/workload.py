@@ -21,6 +21,7 @@ MIN_PACKET_BYTES = 20  # an IPv4 header
 MAX_PACKET_BYTES = 65_535  # the IPv4 total length field
 MAX_SIGMA = 8.0
 MAX_CONNECTIONS_OPEN = 10**7  # of all clients' pools
+MAX_RETRIES = 100
 
 TCP, UDP, SCTP = 6, 17, 132  # IANA protocol numbers
 
@@ -248,6 +249,31 @@ class KeepAlive:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ClosedLoop(KeepAlive):
+    """Clients that keep connections open and wait: each connection has one request under way at most.
+
+    The next request follows the answer after the think time, `FlowShape.gap_ps`. A client that has waited for
+    `timeout_ps` gives the connection up and tries again on a new one, `retries` times at most, a back-off later each;
+    then it thinks and goes on. What it no longer waits for still loads the network.
+    """
+
+    timeout_ps: int | None = None  # None: it waits for ever
+    retries: int = 0
+    backoff_ps: Distribution = Constant(25 * 10**9)  # before each retry; Envoy's base interval, 25 ms
+
+    def __post_init__(self) -> None:
+        # super() without arguments does not know a class whose slots were made after it.
+        KeepAlive.__post_init__(self)
+        _require(
+            self.timeout_ps is None or 0 < self.timeout_ps <= 2**61,
+            "timeout",
+            self.timeout_ps,
+            "above 0, at most 2**61 ps",
+        )
+        _require(0 <= self.retries <= MAX_RETRIES, "retries", self.retries, f"from 0 to {MAX_RETRIES}")
+
+
 Arrivals = Poisson | Deterministic | OnOff | Trace | KeepAlive
 
 
@@ -351,3 +377,6 @@ class Workload:
             slots = self.clients.count * self.arrivals.connections_per_client
             _require(slots <= MAX_CONNECTIONS_OPEN, "connections", slots, f"at most {MAX_CONNECTIONS_OPEN:,} in all")
             _require(self.clients.skew is None, "skew", self.clients.skew, "none: clients with pools are all alike")
+        if isinstance(self.arrivals, ClosedLoop):
+            _require(self.protocol != UDP, "protocol", "udp", "tcp or sctp: clients that wait keep connections")
+            _require(self.shape.reply_size_bytes is not None, "replySize", None, "a size: clients wait for the reply")

@@ -20,6 +20,7 @@ from simnet.model.workload import (
     MAX_PACKET_BYTES,
     MAX_PACKETS_PER_FLOW,
     MIN_PACKET_BYTES,
+    ClosedLoop,
     Constant,
     Distribution,
     EntryChoice,
@@ -63,6 +64,7 @@ class Generator:
     gap: Law
     reply_size: Law | None
     service_time: Law | None = None
+    backoff: Law | None = None  # of clients that try again
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +98,9 @@ def generator(workload: Workload) -> Generator:
         _law_of("gap", shape.gap_ps, 0, longest_gap_ps),
         None if shape.reply_size_bytes is None else _law_of("replySize", shape.reply_size_bytes, *sizes),
         None if workload.service is None else _law_of("service.time", workload.service.time_ps, 0, MAX_GAP_PS),
+        _law_of("backoff", workload.arrivals.backoff_ps, 0, MAX_GAP_PS)
+        if isinstance(workload.arrivals, ClosedLoop)
+        else None,
     )
 
 
@@ -138,7 +143,7 @@ def flows_in_window(
     if client is None:
         client = pick_clients(generator.demand, workload.clients.count, seed, flow_id)
     if packet_count is None:
-        packet_count = _whole_numbers(generator.packet_count, seed, PACKET_COUNT, flow_id, np.zeros_like(flow_id))
+        packet_count = whole_numbers(generator.packet_count, seed, PACKET_COUNT, flow_id, np.zeros_like(flow_id))
     source_port, started = source_ports(client, state.started, seed)
     started.setflags(write=False)
     packets_so_far = state.next_packet + np.cumsum(packet_count, dtype=np.int64)
@@ -293,9 +298,10 @@ def _send_times(law: Law, draws: _Draws, start_ps: NDArray[np.int64], offset: ND
     return sent
 
 
-def _whole_numbers(
+def whole_numbers(
     law: Law, seed: int, purpose: str, flow: NDArray[np.uint64], draw: NDArray[np.uint64]
 ) -> NDArray[np.int32]:
+    """Return a whole number per (flow, draw): int32[n]."""
     if isinstance(law.distribution, Constant):
         return np.full(flow.size, law.distribution.value, np.int32)
     value = quantile(law, random_streams.open_unit_interval(random_streams.bits(seed, purpose, flow, draw)))
