@@ -14,7 +14,7 @@ from simnet.engine.targets import callers_of, targets_of
 from simnet.errors import InputError
 from simnet.model.calico import FabricSettings, Wiring
 from simnet.model.kube_proxy import KubeProxyConfiguration, KubeProxyIPTablesConfiguration
-from simnet.model.recording import FLOWS, PACKETS
+from simnet.model.recording import CALLS, FLOWS, PACKETS
 from simnet.model.scenario import Entry
 from simnet.model.workload import (
     UDP,
@@ -85,6 +85,10 @@ def assert_agreement(scenario, seed=SEED, make_history=None):
         assert not differing, f"flow {wanted['flow_id']}, (engine, reference): {differing}"
     wanted_packets = [tuple(row[column.name] for column in PACKETS) for row in reference.packet_rows()]
     assert sorted(packets) == sorted(wanted_packets)
+    if reference.closed_loop:
+        calls = recording.tables["calls"]
+        found = list(zip(*(plain(calls[column.name]) for column in CALLS), strict=True))
+        assert found == [tuple(row[column.name] for column in CALLS) for row in reference.closed_loop.call_rows()]
     load = recording.tables["load"]
     keys = zip(plain(load["where"]), plain(load["name"]), strict=True)
     counts = zip(plain(load["connections"]), plain(load["packets"]), plain(load["bytes"]), strict=True)

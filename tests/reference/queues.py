@@ -102,7 +102,7 @@ class Queues:
     def serve(self, packet):
         service = self.service
         limits = {"servers": service.workers, "limit_packets": service.queue_limit} if service else {}
-        service_ps = self.service_ps(packet.flow.made.flow_id, packet.number)
+        service_ps = self.service_ps(*(packet.work or (packet.flow.made.flow_id, packet.number)))
         return self.visit(packet.journey, packet.place, "pod", service_ps, **limits)
 
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import simpy
-from reference import forwarding, queues
+from reference import closed_loop, forwarding, queues
 from reference import workload as one_by_one
 from reference.changes import Timetable
 from reference.netfilter_interpreter import Interpreter
 
 from simnet.engine.changes import later_rulesets
+from simnet.model import workload as workload_model
 from simnet.engine.network import _host_rulesets, _prepared
 from simnet.model.addresses import AddressTable
 from simnet.model.fabric import DeviceKind
@@ -103,6 +104,8 @@ class Packet:
     journey: queues.Journey | None = None  # with queues: shared with the reply
     is_routed: bool = False  # the tables deliver it, whatever queues do to it
     in_pod_ps: int = -1
+    work: tuple = ()  # what its service time is drawn from, if not flow and number
+    answer: object = None
     link_delays_ps: tuple = ()
 
     def end(self, verdict, reason, now_ps):
@@ -168,38 +171,71 @@ class Simulation:
         self.totals = Counter()
         self.link_delays_ps = tuple(link.delay_ps for link in fabric.links)
         self.queues = None  # where the scenario has any
+        self.closed_loop = None
         self.ranks = {}  # (flow id, number) -> place in the order of sending
 
     def run(self, generator, choice, fixed_target):
         """Make all flows, run the clock to its end, return self."""
+        if isinstance(generator.workload.arrivals, workload_model.ClosedLoop):
+            return self.run_closed(generator, choice, fixed_target)
         made = one_by_one.generate(
             generator, self.seed, until_ps=self.scenario.run.duration_ps, choice=choice,
             target_count=len(self.targets), fixed_target=fixed_target,
         )  # fmt: skip
         if self.scenario.has_queues:
-            law = generator.service_time
-            self.queues = queues.Queues(
-                self.env, self.cluster, self.scenario,
-                lambda flow, number: round(
-                    one_by_one.value_of(law, one_by_one.open_uniform(self.seed, "workload/service-time", flow, number))
-                ) if law else 0,
-            )  # fmt: skip
+            self.make_queues(generator)
             sent = sorted((packet[0], flow.flow_id, k) for flow in made for k, packet in enumerate(flow.packets))
             self.ranks = {key[1:]: rank for rank, key in enumerate(sent)}
         for each in made:
-            name, origin, address = self.callers[each.client]
-            target, port = self.targets[each.target]
-            address = self.source_of(origin, address, target)
-            flow = Flow(
-                each, generator.workload.protocol, name, origin, Header(address, each.source_port, target, port), target
-            )
-            flow.led = self.env.event()
-            self.flows.append(flow)
+            flow = self.begin(each, generator.workload.protocol)
             self.env.process(self.send_flow(flow, generator.reply_size is not None))
+        return self.run_to_the_end()
+
+    def run_closed(self, generator, choice, fixed_target):
+        """Let clients that wait make their flows as they go."""
+        self.make_queues(generator)
+        self.closed_loop = closed_loop.ClosedLoop(self, generator, choice, fixed_target)
+        self.env.run()
+        self.totals += self.closed_loop.settle(self.flows)
+        return self.run_to_the_end()
+
+    def run_to_the_end(self):
         self.env.run()
         for flow in self.flows:
             self.account(flow)
         return self
+
+    def make_queues(self, generator):
+        law = generator.service_time
+        self.queues = queues.Queues(
+            self.env, self.cluster, self.scenario,
+            lambda stream, number: round(
+                one_by_one.value_of(law, one_by_one.open_uniform(self.seed, "workload/service-time", stream, number))
+            ) if law else 0,
+        )  # fmt: skip
+
+    def begin(self, made, protocol):
+        """A flow as its client calls its target."""
+        name, origin, address = self.callers[made.client]
+        target, port = self.targets[made.target]
+        address = self.source_of(origin, address, target)
+        flow = Flow(made, protocol, name, origin, Header(address, made.source_port, target, port), target)
+        flow.led = self.env.event()
+        self.flows.append(flow)
+        return flow
+
+    def send(self, flow, number, size_bytes, reply_bytes, rank, work):
+        """Send a packet of a flow now; return it, and the process that ends with it or its answer."""
+        packet = Packet(
+            flow, number, flow.called, size_bytes, flow.origin, sent_ps=self.env.now, opens=number == 0, work=work
+        )
+        packet.journey = queues.Journey(rank, flow.led if number else None)
+        packet.link_delays_ps = self.link_delays_ps
+        flow.requests.append(packet)
+        ended = self.env.process(self.there_and_back(packet, reply_bytes, True))
+        if number == 0:
+            ended.callbacks.append(lambda _: flow.led.succeed())
+        return packet, ended
 
     def source_of(self, origin, address, target):
         """A process of a node takes the address of the interface that its route leaves by, where that is a tunnel."""
@@ -242,6 +278,7 @@ class Simulation:
             connection=packet.connection, opens=packet.opens, sent_ps=self.env.now, journey=journey,
         )  # fmt: skip
         flow.replies.append(reply)
+        packet.answer = reply
         yield from self.travel(reply)
         if reply.verdict == "delivered" and (reply.header, reply.place) != (flow.called.reversed(), flow.origin):
             reply.end("dropped", "reply bypassed translation", self.env.now)
@@ -647,21 +684,27 @@ class Simulation:
             self.totals[packet.verdict] += 1
             if packet.reason:
                 self.totals[f"{packet.verdict}: {packet.reason}"] += 1
-        if flow.made.start_ps < self.scenario.run.warmup_ps:
-            return  # loads and hops leave the warm-up out
-        for packet in flow.requests:
+        counted = {packet.number for packet in flow.requests if not self.is_warmup(packet)}
+        requests = [packet for packet in flow.requests if packet.number in counted]  # loads and hops leave it out
+        replies = [packet for packet in flow.replies if packet.number in counted]
+        for packet in requests:
             if packet.dnat_node:
                 add(self.entry[packet.dnat_node], packet)
             if packet.is_routed:  # with what queues have dropped: places' loads are what the tables send them
                 add(self.pods[packet.place], packet)
                 add(self.hops["request", packet.l3_hops, packet.links], packet)
-        for packet in flow.replies:
+        for packet in replies:
             if packet.is_routed:
                 add(self.hops["reply", packet.l3_hops, packet.links], packet)
-        for packet in (*flow.requests, *flow.replies):
+        for packet in (*requests, *replies):
             for wire, extra in packet.wires:
                 add(self.links[wire], packet)
                 self.links[wire][2] += extra
+
+    def is_warmup(self, packet):
+        """Flows of the warm-up are left out whole, but for connections that wait: those are open for long."""
+        start_ps = packet.sent_ps if self.closed_loop else packet.flow.made.start_ps
+        return start_ps < self.scenario.run.warmup_ps
 
     def packet_rows(self):
         """The rows of the packets table."""

@@ -198,6 +198,20 @@ def start_times(workload: Workload, seed: int, until_ps: int) -> list[int]:
         starts.append(now_ps)
 
 
+def target_of(
+    choice: EntryChoice, number: int, client: int, seed: int, target_count: int, fixed_target: int | None
+) -> int:
+    """Which target a flow calls."""
+    if choice.kind is EntryChoiceKind.RANDOM:
+        return int(uniform(seed, "workload/target", number) * target_count)
+    if choice.kind is EntryChoiceKind.ROUND_ROBIN:
+        return number % target_count
+    if choice.kind is EntryChoiceKind.PER_CLIENT:
+        return int(uniform(seed, "workload/target-of-client", client) * target_count)
+    assert fixed_target is not None
+    return fixed_target
+
+
 def generate(
     generator: Generator,
     seed: int,
@@ -246,16 +260,7 @@ def generate(
         source_port = 32768 + (first_port + started[client]) % 28232
         started[client] += 1
 
-        if choice.kind is EntryChoiceKind.RANDOM:
-            target = int(uniform(seed, "workload/target", flow_id) * target_count)
-        elif choice.kind is EntryChoiceKind.ROUND_ROBIN:
-            target = flow_id % target_count
-        elif choice.kind is EntryChoiceKind.PER_CLIENT:
-            target = int(uniform(seed, "workload/target-of-client", client) * target_count)
-        else:
-            assert fixed_target is not None
-            target = fixed_target
-
+        target = target_of(choice, flow_id, client, seed, target_count, fixed_target)
         if pool is not None:
             packet_count = connections[flow_id].requests
         elif trace is not None and trace.packet_count is not None:
