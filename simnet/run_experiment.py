@@ -38,7 +38,7 @@ from simnet.results.store import RunDescription, RunWriter
 from simnet.results.topology import topology_of
 
 _ALWAYS = ("load", "hops", *QUEUE_TABLES, *EVENT_TABLES)
-KEPT = {"summary": _ALWAYS, "flows": ("flows", *_ALWAYS), "packets": ("flows", *_ALWAYS)}
+KEPT = {"summary": _ALWAYS, "flows": ("flows", "calls", *_ALWAYS), "packets": ("flows", "calls", *_ALWAYS)}
 FAILURES = "failures.json"
 
 

@@ -29,7 +29,7 @@ from simnet.config.quantities import (
     Sizes,
     Skew,
 )
-from simnet.model.workload import MAX_PACKETS_PER_FLOW, Constant
+from simnet.model.workload import MAX_PACKETS_PER_FLOW, MAX_RETRIES, Constant
 from simnet.units import PS_PER_MS, PS_PER_S
 
 AsNumber = Annotated[int, whole_number(1, 4294967295)]
@@ -233,6 +233,10 @@ class RequestsModel(FileModel):
     max_connection_age: PositiveDuration | None = None
     think_time: Durations | None = None
     rate_per_client: Frequency | None = None
+    closed_loop: bool = False
+    timeout: PositiveDuration | None = None
+    retries: Annotated[int, _count(0, MAX_RETRIES)] = 0
+    backoff: Durations = Constant(25_000_000_000)
 
 
 class FlowsModel(FileModel):

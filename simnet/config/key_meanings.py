@@ -228,6 +228,10 @@ MEANINGS: dict[str, dict[str, str]] = {
         "maxConnectionAge": "a request so long after its connection's first opens a new one; left out: any age",
         "thinkTime": "between two requests on a connection, and on the one that follows it",
         "ratePerClient": "in place of thinkTime: Poisson requests of a client, each on a connection at random",
+        "closedLoop": "a connection's next request waits for the answer, then thinkTime. Turns queues on",
+        "timeout": "closedLoop: a client waits so long, then gives request and connection up; left out: for ever",
+        "retries": "closedLoop: so often it tries a request again that timed out or was refused, on a new connection",
+        "backoff": "closedLoop: how long it waits before each retry",
     },
     "ServiceModel": {
         "time": "a request takes a worker so long",

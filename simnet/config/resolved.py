@@ -25,6 +25,10 @@ def resolved(model: ExperimentModel) -> dict[str, Any]:
     if model.workload.requests is not None:
         for key in ("packets", "gap"):  # not asked for, and refused beside `requests`
             del data["workload"]["flows"][key]
+        requests = data["workload"]["requests"]
+        if "timeout" not in requests:  # likewise what only clients have who wait, and not for ever
+            for key in ("retries", "backoff"):
+                del requests[key]
     plain: dict[str, Any] = _plain(data)
     return plain
 

@@ -138,9 +138,7 @@ class ConnectionTable:
             client=client,
             source_port=source_ports_of(self.seed, slot, ordinal, self.per_client),
             protocol=np.full(n, generator.workload.protocol, np.uint8),
-            target=pick_targets(
-                self.choice, len(targets.names), self.seed, number, client, fixed_target=targets.fixed
-            ),
+            target=pick_targets(self.choice, len(targets.names), self.seed, number, client, fixed_target=targets.fixed),
             packet_count=np.ones(n, np.int32),
             first_packet=once,
             stream=slot.astype(np.uint64),
@@ -171,15 +169,18 @@ class ConnectionTable:
 def refuse_memory(sender: Sender) -> None:
     """Raise InputError where the way of a connection would depend on which came before it."""
     if sender.compiled.network.remembers:
-        raise InputError(
-            [
-                Problem(
-                    Position(""), "workload.requests.closedLoop", "rules that remember who called before",
-                    "rules that take each connection by itself",
-                    "take sessionAffinity: ClientIP and statisticMode: nth away, or remove closedLoop",
-                )
-            ]
-        )  # fmt: skip
+        raise InputError([memory_refused("rules")])
+
+
+def memory_refused(what: str) -> Problem:
+    """Return what a user is told whose rules (or the services `what`) remember who called before."""
+    return Problem(
+        Position(""),
+        "workload.requests.closedLoop",
+        f"{what}: who called before decides (sessionAffinity: ClientIP, or statisticMode: nth)",
+        "rules that take each connection by itself, since ways are found before it is known who calls first",
+        "take sessionAffinity and statisticMode: nth away, or closedLoop",
+    )
 
 
 def _least(law: Law) -> int:

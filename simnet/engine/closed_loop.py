@@ -232,7 +232,8 @@ class ClosedLoopClients:
 
     def _send_in_vain(self, end_ps: int) -> list[Columns]:
         """Send what is due and gets no further than its sender: it meets no queue, so its outcome is known at once."""
-        slots, sent = self.slots, []
+        slots = self.slots
+        sent: list[Columns] = []
         while True:
             due = np.flatnonzero((slots.phase == THINKING) & (slots.due_ps < end_ps))
             plan = self.planner.single(due)
@@ -242,8 +243,9 @@ class ClosedLoopClients:
             slot, start_ps = plan.slot[vain], slots.due_ps[due][vain]
             asked_ps = np.where(plan.tries[vain] == 0, start_ps, slots.asked_ps[slot])
             sent.append(self._columns(plan, vain, start_ps, asked_ps, at_once=True))
-            slots.asked_ps[slot], slots.opened_ps[slot] = asked_ps, np.where(
-                plan.on_connection[vain] == 0, start_ps, slots.opened_ps[slot]
+            slots.asked_ps[slot], slots.opened_ps[slot] = (
+                asked_ps,
+                np.where(plan.on_connection[vain] == 0, start_ps, slots.opened_ps[slot]),
             )
             slots.ordinal[slot], slots.used[slot] = plan.ordinal[vain], plan.on_connection[vain] + 1
             none = np.zeros(len(slot), np.bool_)

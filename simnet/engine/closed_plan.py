@@ -198,7 +198,7 @@ class Planner:
         if is_cut:
             ends = (table.live.way[live] < 0) | ~table.live.is_answered[live]
             if ends.any():
-                before = np.cumsum(ends) - ends
+                before: Numbers = np.cumsum(ends) - ends
                 kept = (before == before[np.arange(len(slot)) - depth]) & (table.live.way[live] >= 0)
                 slot, depth, guess_ps, live = slot[kept], depth[kept], guess_ps[kept], live[kept]
                 ordinal, on_connection, too_old = ordinal[kept], on_connection[kept], too_old[kept]

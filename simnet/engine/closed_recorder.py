@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +156,7 @@ class ClosedRecorder:
         for number, rows in _groups(sent["block"]):
             block, at = self.table.blocks[number], sent["row"][rows]
             request = block.connections.request
-            columns = (
+            columns: tuple[NDArray[Any], ...] = (
                 block.flow_id, request.place, request.verdict, request.reason, block.connections.answered,
                 request.l3_hops, request.links, block.rules_ps,
             )  # fmt: skip
@@ -211,11 +212,13 @@ class CallBook:
     def __init__(self, loop: ClosedLoop, slots: int, *, warmup_ps: int, keeps_rows: bool) -> None:
         self.loop, self.slots, self.warmup_ps, self.keeps_rows = loop, slots, warmup_ps, keeps_rows
         self.timeout_ps = NEVER if loop.timeout_ps is None else np.int64(loop.timeout_ps)
-        self.counts = dict.fromkeys(("calls", "answered", "timed out", "refused", "retries", "tries timed out", "late"), 0)
+        self.counts = dict.fromkeys(
+            ("calls", "answered", "timed out", "refused", "retries", "tries timed out", "late"), 0
+        )
         self._rows: list[Columns] = []
 
     def add(self, packets: Columns, left: Left) -> Numbers:
-        """Take transmissions that have left; return how long the calls took that they answered, the warm-up left out."""
+        """Take transmissions that have left; return how long answered calls took, those of the warm-up left out."""
         heard = (left.dropped_at < 0) & (left.time_ps - packets["sent_ps"] <= self.timeout_ps)
         answered = heard & (packets["answered"] > 0)
         refused = heard & (packets["verdict"] == REJECTED)
@@ -242,7 +245,8 @@ class CallBook:
         is_measured = packets["asked_ps"] >= self.warmup_ps
         if self.keeps_rows:
             self._rows.append(rows)  # what has not ended is overruled by a later try, or unfinished
-        return rows["end_ps"][answered & is_measured] - rows["start_ps"][answered & is_measured]
+        took_ps: Numbers = (left.time_ps - packets["asked_ps"])[answered & is_measured]
+        return took_ps
 
     @property
     def totals(self) -> dict[str, int]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from simnet.engine.closed_connections import memory_refused
 from simnet.engine.failures import unknown_subjects
 from simnet.engine.materialise import PlacedObjects, placed_objects, wired
 from simnet.engine.simulate import prepare
 from simnet.errors import InputError, Position, Problem
 from simnet.model.events import Event, RandomFailures
 from simnet.model.scenario import PlannedRun
-from simnet.model.workload import ClientOrigin, ClientPopulation, KeepAlive, Workload
+from simnet.model.workload import ClientOrigin, ClientPopulation, ClosedLoop, KeepAlive, Workload
 from simnet.workload.generation import generator
 
 
@@ -41,6 +42,7 @@ def problems_of(runs: Sequence[PlannedRun]) -> list[Problem]:
                 problems += _missing_clients(clients, ready)
                 problems += _uncompilable(run)
                 problems += _unknown_subjects(run, ready)
+                problems += _remembering(run, ready)
         if id(scenario.workload) not in drawn:
             drawn.add(id(scenario.workload))
             problems += _undrawable(scenario.workload)
@@ -100,6 +102,17 @@ def _unknown_subjects(run: PlannedRun, ready: PlacedObjects) -> Iterable[Problem
             Position(""), "events", "events in a run with queues", "one of the two",
             "remove `events`, or every key that describes a queue, a CPU or a pod's service",
         )  # fmt: skip
+
+
+def _remembering(run: PlannedRun, ready: PlacedObjects) -> Iterable[Problem]:
+    """Rules that remember callers, below clients whose order of calling is not known ahead."""
+    if not isinstance(run.scenario.workload.arrivals, ClosedLoop):
+        return
+    affine = [
+        f"{service.namespace}/{service.name}" for service in ready.services if service.session_affinity == "ClientIP"
+    ]
+    if affine or run.scenario.run.statistic_mode == "nth":
+        yield memory_refused(", ".join(affine[:3]) or "run.statisticMode: nth")
 
 
 def _undrawable(workload: Workload) -> Iterable[Problem]:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from simnet.dataplane.path.hooks import HookState
 from simnet.engine.bgp_processes import run_control_plane
-from simnet.engine.closed_run import ClosedRun
 from simnet.engine.changing import ChangingSender
+from simnet.engine.closed_run import ClosedRun
 from simnet.engine.connections import Sender, Sent
 from simnet.engine.failures import random_events
 from simnet.engine.materialise import materialise

@@ -147,7 +147,9 @@ class Scenario:
         cluster, fabric = self.cluster, self.cluster.fabric
         of_links = (fabric.link_queue, fabric.client_link_queue, fabric.spine_link_queue, fabric.veth_queue)
         asked = (*of_links, cluster.cpu, self.workload.service)
-        return cluster.queues or isinstance(self.workload.arrivals, ClosedLoop) or any(each is not None for each in asked)
+        return (
+            cluster.queues or isinstance(self.workload.arrivals, ClosedLoop) or any(each is not None for each in asked)
+        )
 
 
 @dataclass(frozen=True, slots=True)

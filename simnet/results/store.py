@@ -121,7 +121,7 @@ class RunWriter:
         self,
         recording: Recording,
         measures: Mapping[str, float] | None = None,
-        keep: Sequence[str] = ("flows", "load", "hops", *QUEUE_TABLES, *EVENT_TABLES),
+        keep: Sequence[str] = ("flows", "calls", "load", "hops", *QUEUE_TABLES, *EVENT_TABLES),
     ) -> None:
         """Write the tables named in `keep` that the recording has, and the manifest that makes the run whole.
 
@@ -186,7 +186,7 @@ def write_run(
     *,
     packets: Iterable[Mapping[str, ColumnData]] = (),
     measures: Mapping[str, float] | None = None,
-    keep: Sequence[str] = ("flows", "load", "hops", *QUEUE_TABLES, *EVENT_TABLES),
+    keep: Sequence[str] = ("flows", "calls", "load", "hops", *QUEUE_TABLES, *EVENT_TABLES),
 ) -> Path:
     """Write a whole run at once and return its folder; see RunWriter for one whose packets come window by
     window.

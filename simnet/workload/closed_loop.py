@@ -59,9 +59,7 @@ def requests_of(generator: Generator, seed: int, first: NDArray[np.int64], width
     return Requests(first.copy(), *(column.reshape(slots, width) for column in columns))
 
 
-def waits(
-    law: Law, seed: int, purpose: str, slot: NDArray[np.uint64], number: NDArray[np.uint64]
-) -> NDArray[np.int64]:
+def waits(law: Law, seed: int, purpose: str, slot: NDArray[np.uint64], number: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return a time per (slot, number), int64[n]; at least 1 ps, so that what follows an answer comes after it."""
     if isinstance(law.distribution, Constant):
         return np.full(len(slot), max(int(law.distribution.value), 1), np.int64)

@@ -118,4 +118,3 @@ class ClosedLoop:
                 "outcome": call["outcome"], "flow_id": call["flow"].made.flow_id,
                 "warmup": call["start_ps"] < self.simulation.scenario.run.warmup_ps,
             }  # fmt: skip
-

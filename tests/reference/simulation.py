@@ -22,8 +22,8 @@ from reference.changes import Timetable
 from reference.netfilter_interpreter import Interpreter
 
 from simnet.engine.changes import later_rulesets
-from simnet.model import workload as workload_model
 from simnet.engine.network import _host_rulesets, _prepared
+from simnet.model import workload as workload_model
 from simnet.model.addresses import AddressTable
 from simnet.model.fabric import DeviceKind
 from simnet.model.history import TableHistory

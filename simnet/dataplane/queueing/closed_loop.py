@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from simnet.dataplane.queueing.solver import QueueNetwork
 from simnet.dataplane.queueing.stations import Itineraries, Left
-from simnet.dataplane.queueing.window import FAR_PS, Columns, Window, bits
+from simnet.dataplane.queueing.window import FAR_PS, Window, bits
 from simnet.errors import ModelError
+
+Columns = dict[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +43,7 @@ class Sends:
 class Trial:
     """A window that was tried, and what would come of it, were all packets right that it has."""
 
-    def __init__(self, window: Window | None, begin_ps: int, until_ps: int) -> None:
+    def __init__(self, window: ClosedWindow | None, begin_ps: int, until_ps: int) -> None:
         self.window, self.begin_ps, self.until_ps = window, begin_ps, until_ps
         none = np.zeros(0, np.int64)
         self.packet = none if window is None else window.packets["packet"]  # ids, ascending
@@ -144,7 +146,7 @@ class ClosedWindow(Window):
 def _with(flying: Columns, sends: Sends, first_way: int) -> Columns:
     """Return all packets of a window in order of id, with the time between each and the one before it."""
     zeros = np.zeros(len(sends), np.int64)
-    fresh = {name: zeros for name in flying} | {
+    fresh = dict.fromkeys(flying, zeros) | {
         "packet": sends.packet,
         "way": sends.way + first_way,
         "time_ps": sends.time_ps,
