@@ -235,7 +235,7 @@ class RequestsModel(FileModel):
     rate_per_client: Frequency | None = None
     closed_loop: bool = False
     timeout: PositiveDuration | None = None
-    retries: Annotated[int, _count(0, MAX_RETRIES)] = 0
+    retries: Annotated[int, whole_number(0, MAX_RETRIES)] = 0
     backoff: Durations = Constant(25_000_000_000)
 
 
