@@ -63,17 +63,19 @@ def loaded_cluster(file: str, skip_unknown: bool) -> Cluster:
     return cluster
 
 
+at_option = click.option("--at", metavar="TIME", help="At that time of a run of the experiment FILE: 12s, 2.5s.")
+point_option = click.option(
+    "--point", multiple=True, metavar="NAME=VALUE",
+    help="With --at: of which point of the sweep; may be given again; else of the first one.",
+)  # fmt: skip
+
+
 def instant_options(function: Function) -> Function:
     """Add the options that name an instant of a run."""
     decorators = (
-        click.option("--at", metavar="TIME", help="At that time of a run of the experiment FILE: 12s, 2.5s."),
+        at_option,
         click.option("--variant", metavar="NAME", help="With --at: of which variant; else of the first one."),
-        click.option(
-            "--point",
-            multiple=True,
-            metavar="NAME=VALUE",
-            help="With --at: of which point of the sweep; may be given again; else of the first one.",
-        ),
+        point_option,
         click.option(
             "--repeat", type=click.IntRange(0), metavar="R", help="With --at: of which repetition; else of 0."
         ),
@@ -112,6 +114,8 @@ def loaded_instant(
         click.echo("the experiment has no events: nothing changes while it runs", err=True)
     for device in sorted(now.dead_devices):
         click.echo(f"  device down: {device}", err=True)
+    for pod in sorted(now.ended_pods):
+        click.echo(f"  pod ended: {pod}", err=True)
     for link in (fabric.links[number] for number in sorted(now.broken_links)):
         click.echo(f"  link down: {link.a} - {link.b}", err=True)
     return found

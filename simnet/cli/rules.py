@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from simnet.cli.options import loaded, loaded_cluster, skip_unknown_option
+from simnet.cli.options import at_option, loaded, loaded_cluster, loaded_instant, point_option, skip_unknown_option
 
 if TYPE_CHECKING:
     from simnet.cluster import NodeRules
@@ -24,7 +24,11 @@ TABLES = ("nat", "filter", "mangle", "raw", "security")
 @click.option("--family", type=click.Choice(["ipv4", "ipv6"]), help="ipv4 unless told; of --check: the dump's own.")
 @click.option("--format", "form", type=click.Choice(["restore", "save", "list"]), default="save", show_default=True)
 @click.option("--explain", is_flag=True, help="The chance of each endpoint rule: if asked, and of all packets.")
-@click.option("--variant", metavar="NAME", help="With the counters of a run of this variant, which is simulated.")
+@at_option
+@click.option(
+    "--variant", metavar="NAME", help="With the counters of a run of this variant; with --at: of which variant."
+)
+@point_option
 @click.option("--repeat", type=click.IntRange(0), default=0, show_default=True, help="Which repetition of the run.")
 @click.option("--exact", is_flag=True, help="Counters in full (iptables -x), with --format list.")
 @click.option("--check", "dump", metavar="DUMP", help="Say how this iptables-save (or -L -n -v) text differs.")
@@ -34,17 +38,22 @@ TABLES = ("nat", "filter", "mangle", "raw", "security")
 @click.pass_context
 def command(
     context: click.Context, file: str, node: str, table: str | None, chain: str | None, family: str | None, form: str,
-    explain: bool, variant: str | None, repeat: int, exact: bool, dump: str | None, output: str, as_json: bool,
-    skip_unknown: bool,
+    explain: bool, at: str | None, variant: str | None, point: tuple[str, ...], repeat: int, exact: bool,
+    dump: str | None, output: str, as_json: bool, skip_unknown: bool,
 ) -> None:  # fmt: skip
     """Print NODE's rules as kube-proxy hands them to iptables-restore, as iptables-save prints them, or as a list.
 
     FILE is an experiment, a cluster file, or a file or folder of Kubernetes manifests. With --check, exit with 1
     where rules are missing, stale, changed or in another order, or where another program's stand among kube-proxy's;
     rules of other programs elsewhere (foreign) are told and are no mistake. With --variant FILE is an experiment, whose
-    run is simulated; --format list and save then show what its connections have counted.
+    run is simulated; --format list and save then show what its connections have counted. With --at FILE is an
+    experiment with `events:`, and the rules are those of that instant of a run.
     """
-    if variant is not None:
+    if at is not None and dump is not None:
+        raise click.UsageError("--check goes without --at")
+    if point and at is None:
+        raise click.UsageError("--point goes with --at TIME")
+    if variant is not None and at is None:
         if dump is not None or explain or form == "restore":
             raise click.UsageError("--variant goes with --format list or save")
         click.echo(
@@ -54,7 +63,8 @@ def command(
             nl=False,
         )
         return
-    cluster = loaded_cluster(file, skip_unknown)
+    instant = loaded_instant(file, at, variant if at else None, point, repeat if at else None, None, skip_unknown)
+    cluster = instant or loaded_cluster(file, skip_unknown)
     is_json = as_json or output == "json"
     if dump is not None:
         from simnet.cli.rule_check import check_text, checked

@@ -177,6 +177,7 @@ class Tracer:
             for address in device.addresses
         }
         self._listening = listening_pods(cluster)
+        self._ended: frozenset[str] = frozenset()  # pods whose processes do not run; known with the first rules
         self._around: dict[str, tuple[Cluster, RouteWalker]] = {}
         self._rulesets: dict[str, dict[Family, Ruleset]] = {}  # all nodes' rules with what Felix adds to kube-proxy's
 
@@ -258,13 +259,15 @@ class Tracer:
             routes = RouteWalker(cluster.fabric, now.fibs, broken_links=now.broken_links, dead_devices=now.dead_devices)
             self._around[outside] = (cluster, routes)
             if not self._rulesets:  # a client more changes no rule
+                self._ended = now.ended_pods
                 for node, sets in {**cluster.rulesets, **now.rulesets}.items():
                     self._rulesets[node] = {each.family: self._nat_outgoing(each) for each in sets}
         cluster, routes = self._around[outside]
         if outside:
             place = next(device.name for device in cluster.fabric.devices if outside in device.addresses)
         node_of = {pod.key: pod.node for pod in cluster.pods}
-        return Surroundings(cluster, self._rulesets, routes, rules, self._listening, node_of), place
+        listening = {end: pod for end, pod in self._listening.items() if pod not in self._ended}
+        return Surroundings(cluster, self._rulesets, routes, rules, listening, node_of), place
 
     # --- one node's rules --------------------------------------------------------------------------------
 

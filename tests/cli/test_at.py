@@ -142,3 +142,24 @@ def test_a_cluster_file_has_no_run_and_one_nodes_rules_no_instant(tmp_path, told
     ends = ("--from", "198.51.100.1", "--to", "192.168.64.58:8088")
     args = ("trace", written(tmp_path), *ends, "--node", "node-1", "--at", "1s")
     assert "leave --at or --node away" in told(*args, code=2)[1]
+
+
+def test_rules_and_traces_follow_a_drained_node(tmp_path, told):
+    file = written(tmp_path, "[{at: 1s, node: node-2, do: drain, gracePeriod: 2s}]")
+    at = {time: told("rules", file, "--node", "node-1", "--at", time) for time in ("0s", "1s", "1.5s", "4s")}
+    assert at["1s"][0] == at["0s"][0]  # nobody has heard yet
+    assert at["1.5s"][0] == at["4s"][0] != at["0s"][0]
+    gone = set(at["0s"][0].splitlines()) - set(at["4s"][0].splitlines())
+    assert any("--to-destination 10.217.69.129:80" in line for line in gone)
+    assert at["1.5s"][1] == "at 1.5s of variant first, repetition 0, seed " + at["1.5s"][1].split()[-1] + "\n"
+    assert at["4s"][1].endswith("\n  pod ended: default/nginx-demo-1-1\n")
+    pods = {}
+    for time in ("0s", "1.5s", "4s"):
+        out, _ = told(
+            "trace", file, "--from", "198.51.100.0", "--to", "192.168.64.57:8088", "--at", time, "--all", "--json"
+        )
+        pods[time] = [outcome["pod"] for outcome in json.loads(out)["outcomes"]]
+    assert sorted(pods["0s"]) == ["default/nginx-demo-1-0", "default/nginx-demo-1-1"]
+    assert pods["1.5s"] == pods["4s"] == ["default/nginx-demo-1-0"]
+    told("rules", file, "--node", "node-1", "--at", "1s", "--check", "x", code=2)
+    told("rules", file, "--node", "node-1", "--point", "a=1", code=2)

@@ -194,6 +194,26 @@ def test_flows_to_a_drained_pod_last_until_it_ends(protocol):
     assert after == ({("", "rejected")} if protocol == TCP else {("d/p0", "delivered")})
 
 
+def test_clients_with_affinity_keep_their_pods_when_another_one_leaves():
+    """60 clients call again and again; a third of them must find another pod, and all others keep theirs."""
+    spec = web_on("n1", "n2", "n3", session_affinity="ClientIP")
+    clients = ClientPopulation(60, addresses=("198.51.100.0/24",))
+    chosen = scenario(spec, Entry.EXTERNAL_IP, arrivals=Deterministic(300.0), duration_ps=10 * S, clients=clients)
+    chosen = replace(chosen, events=(Event(5 * S, EventKind.POD_UNREADY, ("d/p1",)),))
+    flows = simulate(chosen, seed=1).tables["flows"]
+    entry, pod_of, client = (plain(flows[name]) for name in ("entry_node", "pod", "client"))
+    first: dict = {}
+    moved = 0
+    for start_ps, key, served in zip(plain(flows["start_ps"]), zip(client, entry, strict=True), pod_of, strict=True):
+        if start_ps < 5 * S:
+            assert first.setdefault(key, served) == served
+        elif start_ps > 5 * S + 300 * MS:
+            assert served != "d/p1"
+            moved += key in first and first[key] == "d/p1"
+            assert first.get(key) in (served, "d/p1", None)
+    assert moved > 0
+
+
 def packets_of(chosen, made, history):
     rows = []
     names = [column.name for column in PACKETS]

@@ -46,7 +46,7 @@ class Interpreter:
         self.rulesets, self.addresses, self.interfaces = rulesets, addresses, interfaces
         self.seed, self.recent_limit = seed, recent_limit
         self.nth = {}  # (host, table, chain, rule) -> packets seen
-        self.recent = {}  # (host, list) -> address -> stamps, in order of last update
+        self.recent = {}  # (memory, list) -> address -> stamps, in order of last update
         self.packets, self.bytes = Counter(), Counter()  # (host, table, chain, rule index or "policy")
 
     def run(self, table, chain, packet):
@@ -292,7 +292,8 @@ class Interpreter:
         """xt_recent: recent_mt() of the kernel."""
         if match.mask is not None:
             address = str(ipaddress.ip_network(f"{address}/{match.mask}", strict=False).network_address)
-        entries = self.recent.setdefault((self.packet.host, match.name), OrderedDict())
+        memory = getattr(self.packet, "memory", self.packet.host)
+        entries = self.recent.setdefault((memory, match.name), OrderedDict())
         now = self.packet.time_ps
         if address not in entries:
             if match.action != "set":

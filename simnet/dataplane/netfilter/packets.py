@@ -36,6 +36,8 @@ class PacketColumns:
     """Packets at one hook of their hosts, in order of time; addresses are ids of the program's AddressTable."""
 
     host: NDArray[np.int32]  # [n] index of the rule set that the program was compiled from
+    # [n] whose `recent` lists and `nth` counts are meant: the same number as long as a host goes from rules to rules
+    memory: NDArray[np.int32]
     source: NDArray[np.int32]  # [n] address id
     destination: NDArray[np.int32]  # [n] address id
     source_port: NDArray[np.uint16]  # [n] 0 for protocols without ports
@@ -60,9 +62,11 @@ class PacketColumns:
     def of(cls, count: int, **columns: Any) -> PacketColumns:
         """Build `count` packets; a column may be an array or one value for all, and one left out has a plain default.
 
-        Defaults: host 0, TCP, new, no interfaces, no mark, draw 0, one packet of 60 bytes, connection = row, time 0.
+        Defaults: host 0, its memory, TCP, new, no interfaces, no mark, draw 0, one packet of 60 bytes, connection =
+        row, time 0.
         """
         made: dict[str, NDArray[Any]] = {}
+        columns.setdefault("memory", columns.get("host", 0))
         for name, (dtype, default) in _COLUMNS.items():
             value = columns.pop(name, default)
             if value is None:
@@ -78,9 +82,10 @@ class PacketColumns:
 
 
 _COLUMNS: dict[str, tuple[type[Any], Any]] = {
-    "host": (np.int32, 0), "source": (np.int32, 0), "destination": (np.int32, 0), "source_port": (np.uint16, 0),
-    "destination_port": (np.uint16, 0), "protocol": (np.uint8, 6), "in_interface": (np.int32, -1),
-    "out_interface": (np.int32, -1), "mark": (np.uint32, 0), "state": (np.uint8, STATE_NEW),
+    "host": (np.int32, 0), "memory": (np.int32, 0), "source": (np.int32, 0), "destination": (np.int32, 0),
+    "source_port": (np.uint16, 0), "destination_port": (np.uint16, 0), "protocol": (np.uint8, 6),
+    "in_interface": (np.int32, -1), "out_interface": (np.int32, -1), "mark": (np.uint32, 0),
+    "state": (np.uint8, STATE_NEW),
     "source_is_local": (np.bool_, False), "destination_is_local": (np.bool_, False), "connection": (np.uint64, None),
     "draw": (np.int32, 0), "length_bytes": (np.int64, 60), "packets": (np.int64, 1), "time_ps": (np.int64, 0),
 }  # fmt: skip

@@ -44,7 +44,7 @@ class _Machine:
         block, code, shapes = self.block, self.code, self.program.shapes
         out, packets = block.outcome, block.packets
         self.row = row
-        self.host = int(packets.host[row])
+        self.host, self.memory = int(packets.host[row]), int(packets.memory[row])
         self.key_base = self.host * self.program.rule_count
         self.mark = int(out.mark[row])
         self.scanned = self.asked = 0  # rules; `statistic` matches among them
@@ -174,16 +174,16 @@ class _Machine:
         packets = block.packets
         answer: bool
         if predicate is Predicate.NTH:
-            block.lookback.forbid(self.host, operand, is_nth=True)
+            block.lookback.forbid(self.memory, operand, is_nth=True)
             self.asked += 1
-            answer = block.state.ask_nth(self.host, operand, self.program.nth[operand])
+            answer = block.state.ask_nth(self.memory, operand, self.program.nth[operand])
         elif predicate is Predicate.RECENT:
             test = self.program.recent[operand]
-            block.lookback.forbid(self.host, test.list, is_nth=False)
+            block.lookback.forbid(self.memory, test.list, is_nth=False)
             address = int(packets.source[row] if test.by_source else packets.destination[row])
             if test.list in self.masked_lists:
                 address = self._masked(address, -1 if test.mask is None else test.mask)
-            return block.state.ask_recent(self.host, test, address, int(packets.time_ps[row]), negated)
+            return block.state.ask_recent(self.memory, test, address, int(packets.time_ps[row]), negated)
         elif predicate is Predicate.RANDOM:
             threshold = operand % (1 << 32)
             self.asked += threshold < PROBABILITY_ONE

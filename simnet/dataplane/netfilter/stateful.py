@@ -139,7 +139,7 @@ class Lookback:
         if is_new.any():
             if not self.may_enter.take(rows[is_new]).all():
                 raise Conflict
-            self._count(self.block.packets.host.take(rows[is_new]), lists[is_new])
+            self._count(self.block.packets.memory.take(rows[is_new]), lists[is_new])
             self._add_entries(keys[is_new.take(asked)], lists[is_new])
         return np.ones(len(rows), np.bool_)
 
@@ -159,7 +159,7 @@ class Lookback:
         self.entry_key, self.entry_list = keys[order], lists[order]
 
     def _group(self, rows: NDArray[np.int64], together: NDArray[np.int32]) -> NDArray[np.int64]:
-        return self.block.packets.host.take(rows).astype(np.int64) * self.lists.count + together
+        return self.block.packets.memory.take(rows).astype(np.int64) * self.lists.count + together
 
     def _key(self, rows: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
         return groups * len(self.program.addresses) + self.block.packets.source.take(rows)
@@ -272,7 +272,7 @@ class Lookback:
 
     def nth(self, counters: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return for packets that reach nth rules whether each is the chosen one."""
-        hosts = self.block.packets.host.take(rows)
+        hosts = self.block.packets.memory.take(rows)
         answer = np.zeros(len(rows), np.bool_)
         order = np.lexsort((rows, counters, hosts))
         keys = np.stack([hosts[order], counters[order]])
@@ -297,7 +297,7 @@ class Lookback:
         rows = np.concatenate([event[0] for event in self.events])
         lists = np.concatenate([event[1] for event in self.events])
         packets, addresses = self.block.packets, len(self.program.addresses)
-        keys = packets.host.take(rows).astype(np.int64) * len(self.program.recent_lists) + lists
+        keys = packets.memory.take(rows).astype(np.int64) * len(self.program.recent_lists) + lists
         keys = keys * addresses + packets.source.take(rows)
         order = _by_key(keys, rows)
         keys, rows = keys.take(order), rows.take(order)

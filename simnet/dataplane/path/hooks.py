@@ -143,6 +143,7 @@ def pass_hook(
     count = len(rows)
     packets = PacketColumns(
         host=host,
+        memory=network.device_host[device, family],
         source=source,
         destination=destination,
         source_port=header.source_port[rows].astype(np.uint16),

@@ -168,6 +168,27 @@ def test_clients_are_remembered_as_by_lists_kept_packet_by_packet(seed, seconds,
     assert_agrees(cluster.rulesets(), columns, addresses, limit, cuts)
 
 
+@settings(max_examples=20)
+@given(
+    st.integers(0, 2**32 - 1), st.sampled_from([1, 10800]), st.sampled_from([None, 1, 3, 100]),
+    st.lists(st.integers(0, 150), max_size=3),
+)  # fmt: skip
+def test_a_node_that_goes_from_rules_to_rules_keeps_its_lists(seed, seconds, limit, cuts):
+    """Hosts are three sets of rules of one node, with all endpoints, one fewer and two fewer."""
+    cluster, addresses = affine_cluster(seconds), AddressTable()
+    rulesets = []
+    for fewer in range(3):
+        slices = tuple(replace(each, endpoints=each.endpoints[fewer:]) for each in cluster.endpoint_slices)
+        rulesets.append(replace(cluster, endpoint_slices=slices).rulesets()[0])
+    columns = packets_into(cluster, addresses, seed, 150, 3)
+    to_service = np.isin(columns.destination_port, [80, 30000, 30001])
+    columns = replace(
+        columns, protocol=np.where(to_service, 6, columns.protocol).astype(np.uint8),
+        host=np.minimum(columns.host, 2), memory=np.zeros(len(columns), np.int32),
+    )  # fmt: skip
+    assert_agrees(rulesets, columns, addresses, limit, cuts)
+
+
 def test_a_client_keeps_its_endpoint_while_lists_hold_all_clients_and_blocks_of_packets_follow_each_other():
     cluster, addresses = affine_cluster(10800), AddressTable()
     program = compile_program(cluster.rulesets(), addresses, INTERFACES)
