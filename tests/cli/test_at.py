@@ -150,7 +150,7 @@ def test_rules_and_traces_follow_a_drained_node(tmp_path, told):
     assert at["1s"][0] == at["0s"][0]  # nobody has heard yet
     assert at["1.5s"][0] == at["4s"][0] != at["0s"][0]
     gone = set(at["0s"][0].splitlines()) - set(at["4s"][0].splitlines())
-    assert any("--to-destination 10.217.69.129:80" in line for line in gone)
+    assert any("--to-destination 10.217.69.128:80" in line for line in gone)
     assert at["1.5s"][1] == "at 1.5s of variant first, repetition 0, seed " + at["1.5s"][1].split()[-1] + "\n"
     assert at["4s"][1].endswith("\n  pod ended: default/nginx-demo-1-1\n")
     pods = {}
