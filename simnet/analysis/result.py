@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from simnet.analysis.differences import paired_differences
+from simnet.analysis.events import event_sentences, summarise_events
 from simnet.analysis.findings import conclusions
 from simnet.analysis.measures import MEASURES, measure_flows, measure_spread
 from simnet.analysis.summary import hop_distribution, shares_by, summarise
@@ -82,6 +83,18 @@ class Result(RecordedRuns):
     def conclusions(self) -> list[str]:
         """Plain sentences on which variant is better at what: simnet.analysis.findings.conclusions."""
         return conclusions(self.summary, self.differences)
+
+    @property
+    def event_summary(self) -> pd.DataFrame:
+        """A row per variant, sweep point and event: simnet.analysis.events.summarise_events."""
+        if "event_summary" not in self._frames:
+            self._frames["event_summary"] = summarise_events(self.events, self.index, self.sweep)
+        return self._frames["event_summary"]
+
+    @property
+    def event_sentences(self) -> list[str]:
+        """A plain sentence per event, on how soon tables followed and what was lost, broken and moved."""
+        return event_sentences(self.event_summary)
 
     def write_summary(self) -> Path:
         """Write `summary.csv` into the result folder and return its path."""

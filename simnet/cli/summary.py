@@ -61,11 +61,11 @@ def _two_digits(value: float) -> float:
 
 
 def print_conclusions(result: Result) -> None:
-    """Print the answer in sentences, wrapped to the terminal."""
+    """Print the answer in sentences, then what each event did, wrapped to the terminal."""
     import textwrap
 
     first = result.manifests[0]["manifest"]
     if first.get("question"):
         click.echo(textwrap.fill(first["question"], 110))
-    for sentence in result.conclusions:
+    for sentence in [*result.conclusions, *result.event_sentences]:
         click.echo(textwrap.fill(f"- {sentence}", 110, subsequent_indent="  "))

@@ -1,6 +1,7 @@
 """Figures of a result, one call each: `ax` in and out; `ax.figure` shows or saves it."""
 
 from simnet.plotting.comparison import delay_ccdf, efficiency, efficiency_figure, hop_counts
+from simnet.plotting.convergence import convergence_figure, convergence_timeline
 from simnet.plotting.events import load_over_time, losses_over_time
 from simnet.plotting.figures import save_figures
 from simnet.plotting.latency import latency_ccdf, latency_over_load, latency_over_time, latency_parts
@@ -23,6 +24,8 @@ __all__ = [
     "latency_over_time",
     "stations_over_time",
     "link_heat_map",
+    "convergence_timeline",
+    "convergence_figure",
     "losses_over_time",
     "load_over_time",
     "save_figures",

@@ -18,6 +18,7 @@ from simnet.units import PS_PER_S
 
 LINES = ("-", "--", "-.", ":")
 HEADROOM = 1.08  # for the events' names
+LASTS, NOT_YET_AS_BEFORE = "#e4e4e4", "#f3f3f3"
 LABEL_SHARE = 0.15  # of the axis, for a name
 _PLACES = {"serving_node": "serving node", "entry_node": "entry node", "pod": "pod"}
 
@@ -120,27 +121,52 @@ def _band(
 
 
 def _shade(ax: Axes, result: Result, point: Mapping[str, object], end_s: float) -> None:
-    """Shade the events that all runs of a sweep point share; those at random differ from run to run."""
+    """Shade the events that all runs of a sweep point share; those at random differ from run to run.
+
+    Grey: while it lasts. Lighter: to the end of its longest window, when tables are as before. Dotted: when tables had
+    followed, from the first run to the last.
+    """
     happened = [
         manifest["manifest"].get("events", [])
         for manifest in result.manifests
         if all(manifest["sweep"].get(name) == value for name, value in point.items())
     ]
     shared: list[dict[str, Any]] = [event for event in happened[0] if all(event in other for other in happened[1:])]
+    spans = result.events
+    for name, value in point.items():
+        spans = spans[spans[name] == value]
     ax.set_xlabel("time (s)")
+    ax.set_xlim(0, end_s)
     named_s = -np.inf
     for event in shared:
         begin_s = event["at_ps"] / PS_PER_S
-        if event["until_ps"] is None:
-            ax.axvline(begin_s, color="#777777", linewidth=0.9)
-        else:
-            ax.axvspan(begin_s, event["until_ps"] / PS_PER_S, color="#e8e8e8", linewidth=0, zorder=0)
+        mine = spans[(spans["start_ps"] == event["at_ps"]) & (spans["name"].astype(str) == event["name"])]
+        _shade_one(ax, event, mine, end_s)
         if begin_s - named_s > LABEL_SHARE * end_s:  # else it would stand on the one before
             named_s = begin_s
             ax.text(
                 begin_s, 0.995, plain(event["name"]), transform=ax.get_xaxis_transform(), fontsize=7, va="top",
                 color="#444444",
             )  # fmt: skip
+
+
+def _shade_one(ax: Axes, event: Mapping[str, Any], spans: pd.DataFrame, end_s: float) -> None:
+    begin_s, until_ps = event["at_ps"] / PS_PER_S, event["until_ps"]
+    if until_ps is None:
+        ax.axvline(begin_s, color="#777777", linewidth=0.9)
+    else:
+        ax.axvspan(begin_s, until_ps / PS_PER_S, color=LASTS, linewidth=0, zorder=0)
+    if spans.empty:  # a run of an older version
+        return
+    is_over = (spans["window_end_ps"] >= 0).all()
+    over_s = float(spans["window_end_ps"].max()) / PS_PER_S if is_over else end_s
+    if until_ps is not None and over_s > until_ps / PS_PER_S:
+        ax.axvspan(until_ps / PS_PER_S, over_s, color=NOT_YET_AS_BEFORE, linewidth=0, zorder=0)
+    followed = spans.loc[spans["time_to_withdraw_ps"] >= 0, "time_to_withdraw_ps"].to_numpy(dtype=np.float64)
+    for instant_s in sorted(
+        {begin_s + edge / PS_PER_S for edge in (followed.min(), followed.max())} if len(followed) else ()
+    ):
+        ax.axvline(instant_s, color="#777777", linewidth=0.8, linestyle=":", zorder=0.5)
 
 
 def _natural(name: str) -> tuple[str, int, str]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from simnet.analysis.result import Result
 from simnet.errors import ResultError
 from simnet.plotting.comparison import SHOWN_OF_REQUESTS, delay_ccdf, efficiency_figure, hop_counts
+from simnet.plotting.convergence import convergence_figure
 from simnet.plotting.events import has_events, load_over_time, losses_over_time
 from simnet.plotting.latency import latency_ccdf, latency_over_load, latency_over_time, latency_parts
 from simnet.plotting.spread import load_spread
@@ -52,6 +53,7 @@ def all_figures(result: Result) -> Iterator[tuple[str, str, Figure]]:
         yield from _of_queues(result, swept)
     if has_events(result) and len(result.flows):
         yield from _of_events(result)
+    yield from _of_tables(result)
     ax = delay_ccdf(result)
     if ax.lines:
         yield "delay-ccdf", "How many flows see a longer path delay.", _figure(ax)
@@ -85,6 +87,21 @@ def _of_events(result: Result) -> Iterator[tuple[str, str, Figure]]:
     for number, variant in enumerate(result.variants):
         caption = f"Connections of each serving node over time: {variant}."
         yield f"load-over-time-{number}-{_safe(variant)}", caption, _figure(load_over_time(result, variant))
+
+
+def _of_tables(result: Result) -> Iterator[tuple[str, str, Figure]]:
+    """How tables followed each event of the first run of a sweep point; the first few events that changed any."""
+    drawn = 0
+    for manifest in result.manifests:
+        if manifest["repeat"] != result.manifests[0]["repeat"] or manifest["variant"] != result.variants[0]:
+            continue
+        changes = result.table_changes[result.table_changes["run"] == manifest["id"]]
+        for event in sorted(set(changes["event"]) - {-1}):
+            if drawn == MOST_POINTS:
+                return
+            figure = convergence_figure(result, int(event), at=manifest["sweep"], repeat=manifest["repeat"])
+            yield f"convergence-{drawn}", "Which box learned, lost or changed which route when.", figure
+            drawn += 1
 
 
 def save_figures(result: Result, folder: Path | str) -> list[Path]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -29,6 +31,17 @@ _MEASURES = (  # measure, heading, factor
     ("delay_p50_us", "delay p50 us", 1),
     ("delay_p99_us", "delay p99 us", 1),
     ("answered_share", "answered %", 100),
+)
+_EVENT_MEASURES = (
+    ("time_to_withdraw_s", "tables had followed, s", 1),
+    ("time_to_repair_s", "as before, s after its end", 1),
+    ("packets", "request packets lost", 1),
+    ("answers_lost", "answers lost", 1),
+    ("flows_failed", "flows failed", 1),
+    ("flows_broken", "flows broken", 1),
+    ("flows_interrupted", "flows interrupted", 1),
+    ("flows_moved_pod", "moved to another pod", 1),
+    ("flows_moved_way", "moved to another way", 1),
 )
 _PLACES = (("pod", "pods"), ("serving_node", "serving nodes"), ("entry_node", "entry nodes"))
 
@@ -59,6 +72,9 @@ def report_html(result: Result) -> str:
         repeats=str(repeats.min()) if repeats.min() == repeats.max() else f"{repeats.min()} to {repeats.max()}",
         seeds=", ".join(map(str, sorted({m["seed"] for m in result.manifests})[:20])),
         conclusions=result.conclusions,
+        event_sentences=result.event_sentences,
+        event_headings=["event", "variant", *result.sweep, *(heading for _, heading, _ in _EVENT_MEASURES)],
+        event_rows=_event_rows(result),
         figures=figures,
         headings=["variant", *result.sweep, *(heading for _, heading, _ in _MEASURES)],
         rows=_summary_rows(result),
@@ -72,15 +88,28 @@ def report_html(result: Result) -> str:
 
 
 def _summary_rows(result: Result) -> list[list[str]]:
-    rows = []
-    for row in result.summary.to_dict("records"):
-        cells = [str(row["variant"]), *(str(row[name]) for name in result.sweep)]
-        for measure, _, factor in _MEASURES:
-            value, low, high = (factor * float(row[f"{measure}{end}"]) for end in ("", "_low", "_high"))
-            interval = "" if np.isnan(low) else f" [{number(low)}, {number(high)}]"
-            cells.append("–" if np.isnan(value) else f"{number(value)}{interval}")
-        rows.append(cells)
-    return rows
+    return [
+        [str(row["variant"]), *(str(row[name]) for name in result.sweep), *_cells(row, _MEASURES)]
+        for row in result.summary.to_dict("records")
+    ]
+
+
+def _event_rows(result: Result) -> list[list[str]]:
+    summary = result.event_summary.sort_values(["start_s", "name"], kind="stable")
+    return [
+        [str(row[name]) for name in ("name", "variant", *result.sweep)] + _cells(row, _EVENT_MEASURES)
+        for row in summary.to_dict("records")
+    ]
+
+
+def _cells(row: Mapping[Hashable, Any], measures: Sequence[tuple[str, str, float]]) -> list[str]:
+    """Means with their intervals; a dash where there is none."""
+    cells = []
+    for measure, _, factor in measures:
+        value, low, high = (factor * float(row[f"{measure}{end}"]) for end in ("", "_low", "_high"))
+        interval = "" if np.isnan(low) else f" [{number(low)}, {number(high)}]"
+        cells.append("–" if np.isnan(value) else f"{number(value)}{interval}")
+    return cells
 
 
 def _spread_rows(result: Result) -> list[list[str]]:

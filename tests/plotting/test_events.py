@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from results.synthetic import flows_table
+from analysis.test_events import QUIET, S
+from results.synthetic import flows_table, table
 
 from simnet.analysis import over_time
 from simnet.analysis.result import Result
 from simnet.errors import ResultError
-from simnet.model.recording import Recording
+from simnet.model.recording import EVENTS, Recording
 from simnet.plotting.events import has_events, load_over_time, losses_over_time
 from simnet.results.store import RunDescription
 
@@ -84,3 +85,17 @@ def test_bins_are_of_a_round_width_and_at_least_fifty(end_s, width_s):
     edges = over_time.bins_s(pd.DataFrame({"start_ps": [0, int(end_s * 10**12)]}))
     assert edges[1] == pytest.approx(width_s)
     assert len(edges) - 1 >= 50
+
+
+def test_an_events_window_is_shaded_to_where_tables_are_as_before_and_dotted_where_they_had_followed():
+    def run_with_table(repeat):
+        description, recording = run(repeat, lost=1)
+        times = {"start_ps": 4 * S, "end_ps": 6 * S, "window_end_ps": (7 + repeat) * S, "name": "broken"}
+        event = QUIET | times | {"time_to_withdraw_ps": S // 2 + repeat * S // 4}
+        return description, Recording({**recording.tables, "events": table(EVENTS, [event])})
+
+    ax = losses_over_time(Result.from_recordings([run_with_table(0), run_with_table(1)]), bin_s=1)
+    shaded = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in ax.patches if hasattr(patch, "get_x")]
+    assert shaded == [(4, 6), (6, 8)]
+    dotted = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"]
+    assert dotted == [4.5, 4.75]
