@@ -172,6 +172,7 @@ class Causes:
         pairs += [(rules.time_ps, rules.event) for rules in history.rules]
         pairs += [(link.time_ps, link.event) for link in history.links]
         pairs += [(device.time_ps, device.event) for device in history.devices]
+        pairs += [(pod.time_ps, pod.event) for pod in history.pods]
         pairs.sort()
         self._time_ps = np.array([-1, *(time_ps for time_ps, _ in pairs)], dtype=np.int64)
         self._event = np.array([NO_EVENT, *(event for _, event in pairs)], dtype=np.int64)

@@ -28,7 +28,7 @@ from simnet.model.workload import TCP, UDP
 def histories_with_events(draw, cluster, duration_ps):
     """Changes of tables, each with one of the events that have begun by then as its cause, or none."""
     history = draw(histories(cluster, duration_ps + S // 2))
-    changes = [*history.fibs, *history.rules, *history.links, *history.devices]
+    changes = [*history.fibs, *history.rules, *history.links, *history.devices, *history.pods]
     instants = st.sampled_from([change.time_ps for change in changes]) if changes else st.integers(0, duration_ps)
     times = st.one_of(st.integers(0, duration_ps), instants)  # also at the very instant of a change
     events = []
@@ -43,7 +43,7 @@ def histories_with_events(draw, cluster, duration_ps):
             begun = sum(event.at_ps <= change.time_ps for event in events)
             yield replace(change, event=draw(st.integers(NO_EVENT, begun - 1)))
 
-    lists = {name: tuple(with_causes(getattr(history, name))) for name in ("fibs", "rules", "links", "devices")}
+    lists = {name: tuple(with_causes(getattr(history, name))) for name in ("fibs", "rules", "links", "devices", "pods")}
     return replace(history, events=tuple(events), **lists)
 
 

@@ -92,7 +92,8 @@ class BlastRadius:
         return begun[-1] if reason == RESET and begun else NONE
 
     def owner_of_move(self, after_ps, until_ps):
-        changes = [*self.history.fibs, *self.history.rules, *self.history.links, *self.history.devices]
+        history = self.history
+        changes = [*history.fibs, *history.rules, *history.links, *history.devices, *history.pods]
         inside = [(each.time_ps, each.event) for each in changes if after_ps < each.time_ps <= until_ps]
         return max(inside)[1] if inside else NONE
 
