@@ -6,12 +6,13 @@ A connection's way depends on its number and its ports, not on when it opens, as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simnet.dataplane.path.itineraries import Journeys, journeys_of
+from simnet.dataplane.path.itineraries import journeys_of
+from simnet.dataplane.queueing.itinerary_table import ItineraryTable
 from simnet.dataplane.queueing.stations import Itineraries
 from simnet.engine.connections import Connections, Sender
 from simnet.engine.stations import ClusterStations
@@ -44,7 +45,8 @@ class _Live:
 
     block: NDArray[np.int64]
     row: NDArray[np.int64]  # in its block
-    way: NDArray[np.int64]  # of its first packet, later ones `later` further on; -1: ends where it begins
+    first_way: NDArray[np.int32]  # of its first packet; -1: ends where it begins
+    later_way: NDArray[np.int32]  # of those after it
     is_answered: NDArray[np.bool_]  # where no queue is full
     is_refused: NDArray[np.bool_]
     least_ps: NDArray[np.int64]  # there and back without transmission, queues and service
@@ -70,11 +72,10 @@ class ConnectionTable:
         self._next_block = 0
         self.base = np.zeros(self.slots, np.int64)
         self.width = 0
-        self.later = 0
-        self.itineraries: Itineraries | None = None
-        self._journeys: Journeys | None = None
-        none = np.zeros(0, np.int64)
-        self.live = _Live(none, none, none, none.astype(np.bool_), none.astype(np.bool_), none)
+        self.some_end_at_once = False  # a connection gets no further than its sender
+        self._ways = ItineraryTable()
+        none, no_way, no_flag = np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.bool_)
+        self.live = _Live(none, none, no_way, no_way, no_flag, no_flag, none)
 
     def look_ahead(self, ordinal: NDArray[np.int64], furthest: NDArray[np.int64]) -> None:
         """Know each slot's connections from `ordinal` (-1: before the first) to `furthest`, int64[slots] each."""
@@ -88,33 +89,27 @@ class ConnectionTable:
         is_held = (held < before).ravel()
         slot = np.repeat(np.arange(self.slots), width)
         new = np.flatnonzero(~is_held)
-        block, journeys = self._found(slot[new], wanted.ravel()[new])
-        self.blocks[self._next_block] = block
-        fresh = self._live_of(block, journeys)
+        fresh = self._found(slot[new], wanted.ravel()[new])
         old = (slot * before + held.ravel())[is_held]
         columns = {}
-        for name in ("block", "row", "is_answered", "is_refused", "least_ps"):
+        for name in (each.name for each in fields(_Live)):
             mine = getattr(self.live, name)[old]
             column = np.empty(len(slot), mine.dtype)
             column[is_held], column[new] = mine, getattr(fresh, name)
             columns[name] = column
-        position = np.empty(len(slot), np.intp)
-        position[is_held], position[new] = np.arange(len(old)), len(old) + np.arange(len(new))
-        parts = [journeys] if self._journeys is None else [self._journeys.take(old), journeys]
-        self._journeys = Journeys.joined(parts).take(position)
-        goes = np.flatnonzero(np.diff(self._journeys.later.start) > 0)
-        way = np.full(len(slot), -1, np.int64)
-        way[goes] = np.arange(len(goes))
-        self.later = len(goes)
-        self.itineraries = self._journeys.of(goes, goes)
-        self.live = _Live(way=way, **columns)
+        used = np.union1d(columns["first_way"], columns["later_way"])
+        if 2 * len(used) < len(self._ways.ways):
+            number = np.append(self._ways.keep(used[used >= 0]), np.int32(-1))  # -1 stays -1
+            for name in ("first_way", "later_way"):
+                columns[name] = number[columns[name]]
+        self.live = _Live(**columns)
+        self.some_end_at_once = bool((self.live.first_way < 0).any())
         self.base, self.width = base, width
-        self._next_block += 1
 
     @property
-    def some_end_at_once(self) -> bool:
-        """Whether a connection gets no further than its sender."""
-        return self.later < len(self.live.way)
+    def itineraries(self) -> Itineraries:
+        """The ways that the connections of `live` take."""
+        return self._ways.ways
 
     def rows(self, slot: NDArray[np.int64], ordinal: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of connections in `live`."""
@@ -125,8 +120,8 @@ class ConnectionTable:
         kept = set(np.unique(self.live.block).tolist()) | set(np.unique(used).tolist())
         self.blocks = {number: block for number, block in self.blocks.items() if number in kept}
 
-    def _found(self, slot: NDArray[np.int64], ordinal: NDArray[np.int64]) -> tuple[Block, Journeys]:
-        """Find the ways of connections."""
+    def _found(self, slot: NDArray[np.int64], ordinal: NDArray[np.int64]) -> _Live:
+        """Find the ways of connections, and keep them as a block."""
         n, sender, generator = len(slot), self.sender, self.generator
         number = (ordinal * self.slots + slot).astype(np.uint64)
         client = (slot // self.per_client).astype(np.int32)
@@ -149,17 +144,16 @@ class ConnectionTable:
         zeros = np.zeros(n, np.int64)
         made = sender.connect(flows, packets, once, zeros, once, once + 1, zeros)
         journeys = journeys_of(sender.compiled.network, self.stations.numbers, made.request, made.reply)
-        return Block(flows, made, journeys.rules_ps, np.full(n, -1, np.int64)), journeys
-
-    def _live_of(self, block: Block, journeys: Journeys) -> _Live:
-        made, ways = block.connections, journeys.later
-        n = len(made.flow)
+        block, ways = self._next_block, journeys.later
+        self.blocks[block] = Block(flows, made, journeys.rules_ps, np.full(n, -1, np.int64))
+        self._next_block += 1
         step_ps = np.concatenate([ways.fixed_ps + self.stations.stations.delay_ps[ways.station], [0]])
         summed = np.concatenate([[0], np.cumsum(step_ps)])
         return _Live(
-            block=np.full(n, self._next_block, np.int64),
-            row=np.arange(n),
-            way=np.full(n, -1, np.int64),
+            block=np.full(n, block, np.int64),
+            row=once,
+            first_way=self._ways.add(journeys.first),
+            later_way=self._ways.add(journeys.later),
             is_answered=made.answered,
             is_refused=made.request.verdict == REJECTED,
             least_ps=summed[ways.start[1:]] - summed[ways.start[:-1]],

@@ -104,7 +104,6 @@ class ClosedLoopClients:
             end_ps = min(max(end_ps, first_ps + self.pace.span_ps), until_ps)
         sent = self._send_in_vain(end_ps) if self.table.some_end_at_once else []
         plan = self.planner.plan(self.now_ps, end_ps)
-        assert self.table.itineraries is not None
         trial = self.queues.attempt(plan.sends, self.table.itineraries, end_ps)
         right_ps = self._first_wrong_ps(plan, trial, self._outcome(plan, trial))
         was_cut = right_ps < trial.until_ps
@@ -237,7 +236,7 @@ class ClosedLoopClients:
         while True:
             due = np.flatnonzero((slots.phase == THINKING) & (slots.due_ps < end_ps))
             plan = self.planner.single(due)
-            vain = np.flatnonzero(self.table.live.way[plan.live] < 0)
+            vain = np.flatnonzero(self.table.live.first_way[plan.live] < 0)
             if not vain.size:
                 return sent
             slot, start_ps = plan.slot[vain], slots.due_ps[due][vain]

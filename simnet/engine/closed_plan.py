@@ -196,10 +196,10 @@ class Planner:
         table.look_ahead(slots.ordinal, furthest)
         live = table.rows(slot, ordinal)
         if is_cut:
-            ends = (table.live.way[live] < 0) | ~table.live.is_answered[live]
+            ends = (table.live.first_way[live] < 0) | ~table.live.is_answered[live]
             if ends.any():
                 before: Numbers = np.cumsum(ends) - ends
-                kept = (before == before[np.arange(len(slot)) - depth]) & (table.live.way[live] >= 0)
+                kept = (before == before[np.arange(len(slot)) - depth]) & (table.live.first_way[live] >= 0)
                 slot, depth, guess_ps, live = slot[kept], depth[kept], guess_ps[kept], live[kept]
                 ordinal, on_connection, too_old = ordinal[kept], on_connection[kept], too_old[kept]
         is_waiting = slots.phase[slot] == WAITING
@@ -215,7 +215,7 @@ class Planner:
             after=np.where(is_waiting | (depth > 0), packet - table.slots, -1),
             time_ps=guess_ps,
             between_ps=requests.think_ps.ravel().take(at),
-            way=table.live.way[live] + np.where(on_connection > 0, table.later, 0),
+            way=np.where(on_connection > 0, table.live.later_way[live], table.live.first_way[live]).astype(np.int64),
             request_bytes=request_bytes,
             reply_bytes=reply_bytes,
             drawn_ps=service_ps,

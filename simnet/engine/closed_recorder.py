@@ -170,7 +170,7 @@ class ClosedRecorder:
         by_pod = is_dropped & (self.stations.kind[left.dropped_at] == POD)
         self._note_ends(packets, left)
         self.queues.add_calls(self.calls.add(packets, left))
-        connection = {
+        connections: dict[str, NDArray[Any]] = {
             "flow_id": packets["flow_id"],
             "start_ps": packets["sent_ps"],  # what came in the warm-up is left out packet by packet
             "last_number": np.full(len(left.packet), -1),
@@ -182,7 +182,8 @@ class ClosedRecorder:
             "links": packets["links"].astype(np.int16),
         }
         return Served(
-            connection=connection,
+            connections=connections,
+            owner=np.arange(len(left.packet), dtype=np.int32),
             packet={
                 "number": packets["number"].astype(np.int32), "sent_ps": packets["sent_ps"],
                 "size_bytes": packets["size_bytes"].astype(np.int32),
