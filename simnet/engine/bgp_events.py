@@ -102,8 +102,13 @@ def _carrier(plane: ControlPlane, links: list[int], is_there: bool) -> None:
     for link in links:
         pair = {plane.cluster.fabric.links[link].a, plane.cluster.fabric.links[link].b}
         for end in plane.boxes.ends:
-            if end.peering.is_single_hop and {end.peering.local, end.peering.remote} == pair:
+            if {end.peering.local, end.peering.remote} == pair and _sees_carrier(plane, end, link):
                 plane.after(end.timers.carrier_ps, partial(_noticed, plane, end, link, is_there))
+
+
+def _sees_carrier(plane: ControlPlane, end: End, link: int) -> bool:
+    """Whether the session's own interface goes down with a wire: not that of a bridge, which has other ports."""
+    return end.peering.is_single_hop and _routed_interface(plane, end, link) is not None
 
 
 def _noticed(plane: ControlPlane, end: End, link: int, is_there: bool) -> None:
@@ -138,8 +143,8 @@ def _noticed(plane: ControlPlane, end: End, link: int, is_there: bool) -> None:
 def _look_at_carriers(plane: ControlPlane, box: Box) -> None:
     """Let a daemon that runs again notice what it could not while it did not."""
     for end in box.ends.values():
-        if end.peering.is_single_hop:
-            for link in plane.wires.between(end.peering.local, end.peering.remote):
+        for link in plane.wires.between(end.peering.local, end.peering.remote):
+            if _sees_carrier(plane, end, link):
                 _noticed(plane, end, link, plane.wires.has_carrier(link))
 
 

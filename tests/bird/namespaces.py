@@ -66,15 +66,23 @@ class Namespaces:
         """The text of `ip route` in a box."""
         return _run(["ip", "-n", self.name(box), "-4", "route", "show"])
 
-    def start_bird(self, box: str, configuration: str) -> None:
-        """Start a BIRD in a box."""
+    def start_bird(self, box: str, configuration: str, *, recovers: bool = False) -> subprocess.Popen[bytes]:
+        """Start a BIRD in a box; `recovers`: as calico/node starts it, ready for a graceful restart (-R)."""
         file = self.folder / f"{box}.conf"
         file.write_text(configuration)
         _run(["bird", "-p", "-c", str(file)])  # a mistake in a configuration is told here
         # `ip netns exec` becomes the daemon, so its id is the daemon's
         argv = ["ip", "netns", "exec", self.name(box), "bird", "-f", "-c", str(file), "-s", str(self._socket(box))]
-        log = (self.folder / f"{box}.log").open("wb")
-        self._daemons.append(subprocess.Popen(argv, stdout=log, stderr=log))
+        log = (self.folder / f"{box}.log").open("ab")
+        self._daemons.append(subprocess.Popen([*argv, "-R"] if recovers else argv, stdout=log, stderr=log))
+        return self._daemons[-1]
+
+    def monitor_routes(self, box: str) -> Path:
+        """Write down every change of a box's routes from now on, each with its time; return the file."""
+        file = self.folder / f"{box}.routes"
+        argv = ["ip", "-n", self.name(box), "-tshort", "-4", "monitor", "route"]
+        self._daemons.append(subprocess.Popen(argv, stdout=file.open("wb"), stderr=subprocess.DEVNULL))
+        return file
 
     def birdc(self, box: str, *words: str) -> str:
         """Ask a box's BIRD; empty while it does not answer yet."""

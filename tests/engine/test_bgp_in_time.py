@@ -10,7 +10,7 @@ from reference.clusters import routed_clusters
 
 from simnet.engine.bgp_processes import run_control_plane
 from simnet.errors import ModelError
-from simnet.model.calico import Wiring
+from simnet.model.calico import FabricMode, Wiring
 from simnet.model.events import Event, EventKind
 from simnet.units import PS_PER_MS, PS_PER_S
 
@@ -81,6 +81,17 @@ def test_a_link_that_goes_down_is_noticed_by_its_carrier():
     gone, back = withdrawn_and_back(EventKind.LINK_DOWN, ("n0", "tor"))
     assert 0.0065 <= gone[0] <= gone[-1] <= 0.0075  # measured 7 ms
     assert back[-1] <= 4.5  # measured 4.4 s
+
+
+def test_a_port_of_a_bridge_that_goes_down_takes_no_session_with_it():
+    """The switch's address is on the bridge, which stays up: a real BIRD waits for its hold timer (6.0 s measured)."""
+    ready, spec = three_nodes(mode=FabricMode.BRIDGED)
+    for seed in range(20):
+        event = Event(AT, EventKind.LINK_DOWN, ("n0", "tor"), AT + 30 * PS_PER_S)
+        history = run_control_plane(ready, spec, (event,), until_ps=AT + 3 * MINUTE, seed=seed)
+        (gone, _), (_, _) = when(history, "tor", "192.168.0.0/26")
+        assert 3.75 <= (gone - AT) / PS_PER_S <= 10.3
+        assert history.fibs_at(AT + 3 * MINUTE) == dict(ready.fibs)
 
 
 @pytest.mark.parametrize("kind, subject", [(EventKind.BGP_FREEZES, ("n0",)), (EventKind.LINK_SILENT, ("tor", "n0"))])
