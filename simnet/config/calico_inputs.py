@@ -1,8 +1,7 @@
 """What Calico's resources say, where the simulation looks for it: pools, AS numbers, blocks, nodes, the wiring.
 
 A field that the short form (`calico:`, `fabric:`) writes out counts before the resources, so that an experiment can
-ask what if. Of BGPPeers only those are used that every node has with one address that is no node's: simnet's switch.
-With the mesh on or off and the AS numbers they make one of the wirings S1 to S5; anything else is a warning.
+ask what if. Which wiring the peers make: `calico_wiring`.
 Source: docs/models/routing.md; Calico's defaults as in `model.calico`.
 """
 
@@ -12,13 +11,12 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from simnet.config.calico_resources import NOT_MODELLED, node_of_annotations
+from simnet.config.calico_node import node_of_annotations
+from simnet.config.calico_wiring import Wired, wired
 from simnet.config.cluster_settings import encapsulations_of
-from simnet.errors import Position, Problem
+from simnet.errors import Problem
 from simnet.model.calico import (
     BGPConfiguration,
-    BGPFilter,
-    BGPPeer,
     BlockAffinity,
     CalicoNode,
     CalicoSettings,
@@ -51,11 +49,7 @@ def with_calico_resources(spec: ClusterSpec, explicit: Collection[str] = ()) -> 
     if configuration is not None:
         inputs.take_configuration(configuration)
     inputs.take_nodes(nodes)
-    positions = {(each.kind, each.name): each.position for each in objects.calico}
-    inputs.take_peers(
-        _all(objects, BGPPeer), {each.name: each for each in _all(objects, BGPFilter)},
-        True if configuration is None else configuration.node_to_node_mesh_enabled, nodes, positions, objects,
-    )  # fmt: skip
+    inputs.take_peers(wired(objects, nodes, inputs.calico, configuration))
     blocks, used = blocks_of(objects)
     return replace(
         spec,
@@ -115,9 +109,6 @@ class _Inputs:
         told = {name: value for name, value in fields.items() if name not in self.explicit}
         self.fabric = replace(self.fabric, **told)  # type: ignore[arg-type]
 
-    def _warn(self, where: Position | None, what: str, found: str, expected: str, fix: str = NOT_MODELLED) -> None:
-        self.warnings.append(Problem(where or Position(""), what, found, expected, fix))
-
     def take_pools(self, pools: list[IPPool]) -> None:
         usable = [pool for pool in pools if pool.is_for_pods]
         if not usable or "ip_pools" in self.explicit:
@@ -160,71 +151,17 @@ class _Inputs:
         if wide and not self.fabric.node_networks:
             self._set_fabric(node_networks=tuple(wide))
 
-    def take_peers(
-        self,
-        peers: list[BGPPeer],
-        filters: dict[str, BGPFilter],
-        has_mesh: bool,
-        nodes: tuple[CalicoNode, ...],
-        positions: dict[tuple[str, str], Position],
-        objects: Objects,
-    ) -> None:
-        """Find the wiring that the peers make."""
-        own = {address for node in nodes for address in node.addresses}
-        own |= {address for node in objects.nodes for _, address in node.addresses}
-        to_switch = [peer for peer in peers if peer.is_global and peer.peer_ip and peer.peer_ip not in own]
-        for peer in peers:
-            where = positions.get(("BGPPeer", peer.name))
-            if peer not in to_switch:
-                expected = "a peer of every node, by the peerIP of a switch"
-                self._warn(where, f"BGPPeer {peer.name}", _peers_of(peer), expected)
-            for name in peer.filters:
-                if name not in filters:
-                    self._warn(where, f"BGPPeer {peer.name}: spec.filters", name, "the name of a BGPFilter", "add it")
-        if "wiring" in self.explicit:
+    def take_peers(self, wired: Wired) -> None:
+        """Take over what the peers make; the short form's own wiring counts before theirs."""
+        self.warnings += wired.warnings
+        self._set(**wired.calico)
+        if "wiring" in self.explicit or wired.wiring is None:
             return
-        if not to_switch:
-            if not has_mesh:
-                where = positions.get(("BGPConfiguration", "default"))
-                found, expected = "false, and no BGPPeer of every node with a switch", "nodes that peer with someone"
-                self._warn(
-                    where, "nodeToNodeMeshEnabled", found, expected,
-                    f"wiring {self.calico.wiring.value} is simulated; say which is meant under calico.wiring",
-                )  # fmt: skip
-            return
-        first = to_switch[0]
-        where = positions.get(("BGPPeer", first.name))
-        number = first.as_number or 0
-        for peer in to_switch[1:]:
-            if (":" in peer.peer_ip) == (":" in first.peer_ip) or peer.as_number != number:
-                found = f"{peer.peer_ip} AS {peer.as_number} beside {first.peer_ip} AS {number}"
-                self._warn(positions.get(("BGPPeer", peer.name)), f"BGPPeer {peer.name}", found, "one switch of a node")
-        of_nodes = [node.as_number or self.calico.as_number for node in nodes]
-        is_internal = number == self.calico.as_number
-        if is_internal and has_mesh:
-            self._warn(where, f"BGPPeer {first.name}", "the node mesh beside iBGP to a switch", "one of the two")
-        if is_internal:
-            wiring = Wiring.S4
-        elif has_mesh:
-            wiring = Wiring.S2 if all(_keeps_learned_back(peer, filters) for peer in to_switch) else Wiring.S3
-        else:
-            wiring = Wiring.S5 if len(of_nodes) > 1 and len(set(of_nodes)) == len(of_nodes) else Wiring.S1
-        self._set(wiring=wiring, num_allowed_local_as_numbers=max(p.num_allowed_local_as_numbers for p in to_switch))
-        if not self.fabric.leaves:
-            self._set_fabric(switch_as_number=number)
+        self._set(wiring=wired.wiring, num_allowed_local_as_numbers=wired.num_allowed_local_as_numbers)
+        if wired.wiring is Wiring.PEERS:
+            told = {"switch_as_number", "switch_as_numbers"} & self.explicit
+            self._set_fabric(takes_as_of_peers=not told)
+        elif wired.switch_as_number is not None and not self.fabric.leaves:
+            self._set_fabric(switch_as_number=wired.switch_as_number)
             if not self.fabric.router_addresses:
-                one_each = {":" in peer.peer_ip: peer.peer_ip for peer in reversed(to_switch)}
-                self._set_fabric(router_addresses=tuple(one_each[family] for family in sorted(one_each)))
-
-
-def _keeps_learned_back(peer: BGPPeer, filters: dict[str, BGPFilter]) -> bool:
-    """Whether what a node has from the mesh does not reach the switch, or reaches it with its owner as next hop."""
-    named = [filters[name] for name in peer.filters if name in filters]
-    keeps_next_hop = peer.next_hop_mode == "Keep" or peer.keep_original_next_hop
-    return keeps_next_hop or any(each.withholds_learned_only for each in named)
-
-
-def _peers_of(peer: BGPPeer) -> str:
-    whose = f"node {peer.node}" if peer.node else f"nodes {peer.node_selector}" if peer.node_selector else "every node"
-    with_whom = f"nodes {peer.peer_selector}" if peer.peer_selector else peer.peer_ip or "nobody"
-    return f"{whose} with {with_whom}"
+                self._set_fabric(router_addresses=wired.switch_addresses)

@@ -12,7 +12,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
-from simnet.config.calico_resources import check_annotations, read_calico
+from simnet.config.calico_node import check_annotations
+from simnet.config.calico_resources import read_calico
 from simnet.config.documents import Document, FieldPath, gather_documents
 from simnet.config.kubernetes_fields import pairs
 from simnet.config.kubernetes_services import read_endpoint_slice, read_endpoints, read_service

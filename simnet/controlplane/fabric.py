@@ -1,9 +1,9 @@
 """The wires of a cluster: which device hangs on which switch, with which addresses.
 
-Modelled: one switch, or leaf-spine (every leaf wired to every spine); a switch either routes to each node over
-a link of
-its own, both ends being each other's /32 peer, or bridges its nodes' subnet and has an address in it; outside clients
-on a routed subnet of their switch, or, inside a bridged node subnet, on that segment. Left out: nodes with two uplinks.
+Modelled: one switch, or leaf-spine (every leaf wired to every spine); a switch either routes to each node over a link
+of its own, both ends being each other's /32 peer, or bridges its nodes' subnet and has an address in it; outside
+clients on a routed subnet of their switch, or, inside a bridged node subnet, on that segment. Left out: nodes with two
+uplinks.
 Source: the wiring that `ip address add A peer B` and a bridge make on Linux, ip-address(8); veth names as
 Calico's CNI gives them.
 """
@@ -15,6 +15,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from simnet.controlplane.racks import nodes_by_switch
 from simnet.errors import InputError, Position, Problem
 from simnet.model.calico import FabricMode, FabricSettings
 from simnet.model.cluster import ClusterNode, ClusterPod
@@ -140,6 +141,7 @@ class _Builder:
             raise InputError(problems)
         self.taken = {address for node in nodes for address in node.addresses} | set(clients)
         self.taken.update(settings.router_addresses)
+        self.taken.update(address for _, held in settings.switch_addresses for address in held)
 
     # --- switches
 
@@ -147,13 +149,11 @@ class _Builder:
         settings = self.settings
         if not settings.leaves:
             plans = [_SwitchPlan(settings.switch_name, "tor", settings.switch_as_number, settings.mode)]
-            plans[0].nodes = list(nodes)
         else:
             modes = settings.leaf_modes or (settings.mode,) * settings.leaves
             plans = [
                 _SwitchPlan(f"leaf{i + 1}", "leaf", settings.switch_as_number + i, mode) for i, mode in enumerate(modes)
             ]
-            self._spread(nodes, plans)
             if settings.border_leaf:
                 number = settings.switch_as_number + len(plans)
                 plans.append(_SwitchPlan("border", "leaf", number, FabricMode.ROUTED))
@@ -161,6 +161,9 @@ class _Builder:
             self.spines = [
                 _SwitchPlan(f"spine{i + 1}", "spine", first + i, FabricMode.ROUTED) for i in range(settings.spines)
             ]
+        homes, numbers = nodes_by_switch(nodes, settings), dict(settings.switch_as_numbers)
+        for plan in (*plans, *self.spines):
+            plan.nodes, plan.as_number = homes.get(plan.name, []), numbers.get(plan.name, plan.as_number)
         clash = sorted({node.name for node in nodes} & {plan.name for plan in (*plans, *self.spines)})
         if clash:
             raise InputError(
@@ -173,7 +176,9 @@ class _Builder:
         given = iter(settings.router_addresses)
         per_plan = settings.router_addresses if not settings.leaves else ()
         for i, plan in enumerate(plans):
-            mine = list(per_plan) if per_plan else ([address] if (address := next(given, None)) else [])
+            mine = list(dict(settings.switch_addresses).get(plan.name, ())) or list(per_plan)
+            if not mine and (address := next(given, None)):
+                mine = [address]
             for family in families:
                 chosen = next((a for a in mine if family_of(a) == family), None)
                 plan.addresses.append(chosen or self._router_address(plan, family, i))
@@ -183,15 +188,6 @@ class _Builder:
         for i, spine in enumerate(self.spines):
             spine.addresses = [str(_SPINE_ADDRESSES[family][1 + i]) for family in families]
         return plans
-
-    def _spread(self, nodes: Sequence[ClusterNode], plans: list[_SwitchPlan]) -> None:
-        label = self.settings.leaf_label
-        values: dict[str, int] = {}
-        for i, node in enumerate(nodes):
-            position = i
-            if label is not None:
-                position = values.setdefault(node.labels.get(label, ""), len(values))
-            plans[position % len(plans)].nodes.append(node)
 
     def _bridged_networks(self, plan: _SwitchPlan) -> list[IPNetwork]:
         if plan.mode is not FabricMode.BRIDGED:

@@ -54,10 +54,11 @@ def _check(plane: ControlPlane, event: Event) -> None:
             raise ModelError(f"{event.label}: {event.subject[0]!r} is no pod of this cluster")
         return
     names = event.subject[:1] if event.kind in (EventKind.BLOCK_CLAIMED, EventKind.FILTER_CHANGED) else event.subject
+    is_of_wires = event.kind in (EventKind.LINK_DOWN, EventKind.LINK_SILENT)
     for name in names:
-        if not plane.boxes.of(name):
+        if not plane.boxes.of(name) and not is_of_wires:
             raise ModelError(f"{event.label}: {name!r} speaks no BGP in this cluster")
-    if event.kind in (EventKind.LINK_DOWN, EventKind.LINK_SILENT) and not plane.wires.between(*event.subject):
+    if is_of_wires and not plane.wires.between(*event.subject):
         raise ModelError(f"{event.label}: no wire joins the two")
     if event.kind is EventKind.PEER_REMOVED and not _ends(plane, event):
         raise ModelError(f"{event.label}: the two have no session")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
+from dataclasses import replace
 from functools import partial
 
+from simnet.controlplane.bgp.path import Peering
+from simnet.controlplane.bgp.settled import settle
 from simnet.controlplane.bgp.speaker import Paths, SpeakerTables
 from simnet.controlplane.bgp.steady import RoutePlan
 from simnet.engine.bgp_boxes import Box, DeviceTable, End
 from simnet.engine.materialise import advertised_services
 from simnet.engine.route_view import network_and_origins
+from simnet.model.calico import BgpTimers
 from simnet.model.cluster import Cluster
 from simnet.model.fib import Fib, Route, RouteKind
 from simnet.model.iptables.ruleset import IPNetwork
@@ -67,32 +70,48 @@ def boxes_of(cluster: Cluster, spec: ClusterSpec, *, is_cold: bool) -> Boxes:
         network, originated = network_and_origins(cluster, spec, family=family)
         boxes.originated.update(prefix for prefixes in originated.values() for prefix in prefixes)
         here: dict[str, Box] = {}
+        for name in dict.fromkeys((*(peering.local for peering in network.peerings), *_speaking(cluster, family))):
+            if name not in boxes.tables:
+                boxes.tables[name] = _device_table(cluster.fibs[name], is_cold)
+            metric = partial(network.igp_metric, name)
+            timers = spec.calico.bgp if name in nodes else spec.fabric.bgp
+            tables = SpeakerTables(network.speakers[name], metric)
+            box = here[name] = Box(name, family, tables, timers, boxes.tables[name])
+            for prefix in originated.get(name, ()):
+                box.tables.originate(prefix)
+            box.tables.decide()
         for peering in network.peerings:
-            box = here.get(peering.local)
-            if box is None:
-                name = peering.local
-                if name not in boxes.tables:
-                    boxes.tables[name] = _device_table(cluster.fibs[name], is_cold)
-                metric = partial(network.igp_metric, name)
-                timers = spec.calico.bgp if name in nodes else spec.fabric.bgp
-                tables = SpeakerTables(network.speakers[name], metric)
-                box = here[name] = Box(name, family, tables, timers, boxes.tables[name])
-                for prefix in originated.get(name, ()):
-                    box.tables.originate(prefix)
-                box.tables.decide()
-            box.ends[peering.remote] = End(peering, box, box.timers)
+            box = here[peering.local]
+            box.ends[peering.remote] = End(peering, box, end_timers(peering, box.timers))
         for box in here.values():
             boxes.boxes.append(box)
             for peer, end in box.ends.items():
                 end.twin = here[peer].ends[box.name]
                 boxes.ends.append(end)
         if not is_cold:
-            _settle(list(here.values()))
+            settle(
+                {name: box.tables for name, box in here.items()},
+                {name: {peer: end.peering for peer, end in box.ends.items()} for name, box in here.items()},
+            )
     if is_cold:
         for table in boxes.tables.values():
             now = table.now()
             table.fib = now or table.fib
     return boxes
+
+
+def _speaking(cluster: Cluster, family: int) -> list[str]:
+    """The nodes that have an address of a family: each runs a daemon, with or without anyone to talk to."""
+    return [node.name for node in cluster.nodes if any((":" in a) == (family == 6) for a in node.addresses)]
+
+
+def end_timers(peering: Peering, timers: BgpTimers) -> BgpTimers:
+    """Return a speaker's timers as they are in one session."""
+    if peering.restart_ps is not None:
+        timers = replace(timers, restart_ps=peering.restart_ps)
+    if peering.keepalive_ps is not None:
+        timers = replace(timers, keepalive_ps=peering.keepalive_ps)
+    return timers
 
 
 def _device_table(fib: Fib, is_cold: bool) -> DeviceTable:
@@ -106,28 +125,3 @@ def _device_table(fib: Fib, is_cold: bool) -> DeviceTable:
 def is_learned(route: Route) -> bool:
     """Whether BGP brought a route."""
     return route.kind is RouteKind.VIA and route.protocol == "bird"
-
-
-def _settle(boxes: list[Box]) -> None:
-    """Exchange everything without time until nobody has anything to tell."""
-    queue = deque(boxes)
-    waiting = set(boxes)
-    for box in boxes:
-        for end in box.ends.values():
-            _hand_over(end, box.tables.adj_rib_out(end.peering), queue, waiting)
-    while queue:
-        box = queue.popleft()
-        waiting.discard(box)
-        changed = box.tables.decide()
-        if changed:
-            for end in box.ends.values():
-                _hand_over(end, box.tables.update_for(end.peering, changed), queue, waiting)
-
-
-def _hand_over(end: End, changes: dict[IPNetwork, Paths], queue: deque[Box], waiting: set[Box]) -> None:
-    if changes:
-        twin = end.twin
-        twin.box.tables.receive(twin.peering, end.box.tables.speaker, changes)
-        if twin.box not in waiting:
-            waiting.add(twin.box)
-            queue.append(twin.box)

@@ -18,17 +18,19 @@ from simnet.controlplane.fabric import build_fabric
 from simnet.controlplane.kubernetes.allocation import allocate
 from simnet.controlplane.kubernetes.endpoint_slices import endpoint_slices
 from simnet.controlplane.kubernetes.scheduling import Schedule, ScheduledPod, schedule
+from simnet.controlplane.racks import known_by_peers
 from simnet.engine.node_rules import rulesets_of
+from simnet.engine.nodes import cluster_nodes
+from simnet.engine.peer_warnings import unanswered_peers
 from simnet.errors import InputError, Position, Problem
-from simnet.model.calico import AdvertisedService, CalicoNode, FabricSettings
+from simnet.model.calico import AdvertisedService, FabricSettings
 from simnet.model.cluster import Cluster, ClusterNode, ClusterPod
 from simnet.model.fabric import Fabric
-from simnet.model.kubernetes import ZONE_LABEL, EndpointSlice, Objects, Service
-from simnet.model.scenario import ClusterSpec, NodeSpec
+from simnet.model.kubernetes import ZONE_LABEL, EndpointSlice, Service
+from simnet.model.scenario import ClusterSpec
 from simnet.model.workload import ClientOrigin, ClientPopulation
 
 CLIENT_NAMESPACE = "simnet-clients"
-DEFAULT_NODE_COUNT = 3
 
 
 def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, seed: int = 1) -> Cluster:
@@ -42,7 +44,7 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
     assignment = ready.assignment
     pods = _cluster_pods(ready)
     fabric = wired(spec, ready, clients)
-    settings = _fabric_settings(spec, clients)
+    settings = _fabric_settings(spec, nodes, clients)
     fibs = steady_fibs(
         fabric, nodes, pods, assignment.blocks, advertised_services(services, slices), spec.calico, settings
     )
@@ -56,19 +58,25 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
         fabric=fabric,
         fibs=fibs,
         rulesets=rulesets_of(spec, nodes, services, slices),
-        warnings=(*spec.objects.warnings, *spec.warnings, *_pending(ready.scheduled, spec)),
-    )
+        warnings=(
+            *spec.objects.warnings, *spec.warnings, *_pending(ready.scheduled, spec),
+            *unanswered_peers(spec, fabric, nodes, settings),
+        ),
+    )  # fmt: skip
 
 
 def wired(spec: ClusterSpec, ready: PlacedObjects, clients: ClientPopulation | None) -> Fabric:
     """Return the wires between what was placed."""
     tunnels = {node.name: tunnels_of(node, spec.calico) for node in ready.nodes}
-    settings = _fabric_settings(spec, clients)
+    settings = _fabric_settings(spec, ready.nodes, clients)
     return build_fabric(ready.nodes, _cluster_pods(ready), ready.client_addresses, settings, tunnels)
 
 
-def _fabric_settings(spec: ClusterSpec, clients: ClientPopulation | None) -> FabricSettings:
-    return replace(spec.fabric, client_networks=_client_networks(clients, spec))
+def _fabric_settings(
+    spec: ClusterSpec, nodes: Sequence[ClusterNode], clients: ClientPopulation | None
+) -> FabricSettings:
+    settings = known_by_peers(spec.fabric, nodes, spec.calico)
+    return replace(settings, client_networks=_client_networks(clients, spec))
 
 
 def _cluster_pods(ready: PlacedObjects) -> tuple[ClusterPod, ...]:
@@ -150,110 +158,8 @@ def placed_objects(spec: ClusterSpec, *, clients: ClientPopulation | None = None
     )
 
 
-def cluster_nodes(spec: ClusterSpec) -> tuple[ClusterNode, ...]:
-    """Return the nodes: those of the short form, else the Node objects, else those that pods and slices name."""
-    noted = {node.name: node for node in spec.calico_nodes}
-    if spec.nodes:
-        return tuple(_from_short_form(node, spec, noted.get(node.name)) for node in spec.nodes)
-    objects = spec.objects
-    known: dict[str, ClusterNode] = {}
-    for node in objects.nodes:
-        labels = dict(node.labels)
-        if node.zone:
-            labels.setdefault(ZONE_LABEL, node.zone)
-        known[node.name] = ClusterNode(
-            name=node.name,
-            addresses=node.internal_ips or tuple(address for kind, address in node.addresses if _is_ip(address)),
-            labels=_labels(node.name, labels),
-            pod_cidrs=node.pod_cidrs,
-            cpus=max(1, int(node.cpus or 4)),
-            as_number=spec.calico.as_number,
-        )
-    if not known:
-        for each in spec.calico_nodes:
-            known[each.name] = ClusterNode(
-                each.name, (), _labels(each.name, dict(each.labels)), as_number=spec.calico.as_number
-            )
-    known = {name: _as_calico_notes(node, noted.get(name)) for name, node in known.items()}
-    if not known:
-        for name, address in _named_nodes(objects):
-            held = known.get(name)
-            addresses = (address,) if address and not (held and held.addresses) else (held.addresses if held else ())
-            known[name] = ClusterNode(name, addresses, _labels(name, {}), as_number=spec.calico.as_number)
-    if not known:
-        names = [f"node-{number}" for number in range(1, DEFAULT_NODE_COUNT + 1)]
-        known = {name: ClusterNode(name, (), _labels(name, {}), as_number=spec.calico.as_number) for name in names}
-    for first in spec.first_node_addresses:
-        known = {node.name: node for node in _with_addresses(known.values(), first)}
-    return tuple(known.values())
-
-
-def _as_calico_notes(node: ClusterNode, noted: CalicoNode | None) -> ClusterNode:
-    """Give a node the AS number and, first, the addresses that Calico noted of it."""
-    if noted is None:
-        return node
-    addresses = tuple(dict.fromkeys((*noted.addresses, *node.addresses)))
-    return replace(node, addresses=addresses, as_number=noted.as_number or node.as_number)
-
-
-def _from_short_form(node: NodeSpec, spec: ClusterSpec, noted: CalicoNode | None) -> ClusterNode:
-    return ClusterNode(
-        name=node.name,
-        addresses=node.addresses,
-        labels=_labels(node.name, node.labels),
-        pod_cidrs=node.pod_cidrs,
-        cpus=node.cpus,
-        as_number=node.as_number or (noted.as_number if noted else None) or spec.calico.as_number,
-        rp_filter=node.rp_filter,
-    )
-
-
-def _labels(name: str, given: Mapping[str, str]) -> dict[str, str]:
-    """The labels that every kubelet sets, then the given ones."""
-    return {
-        "kubernetes.io/hostname": name,
-        "kubernetes.io/os": "linux",
-        "kubernetes.io/arch": "amd64",
-        **given,
-    }
-
-
-def _named_nodes(objects: Objects) -> Iterable[tuple[str, str]]:
-    for pod in objects.pods:
-        if pod.node_name:
-            yield pod.node_name, pod.host_ip
-    for each in objects.endpoint_slices:
-        for endpoint in each.endpoints:
-            if endpoint.node_name:
-                yield endpoint.node_name, ""
-
-
-def _with_addresses(nodes: Iterable[ClusterNode], first: str) -> Iterable[ClusterNode]:
-    """Give every node without an address of the family of `first` the next free one, counting up from there."""
-    nodes = list(nodes)
-    taken = {address for node in nodes for address in node.addresses}
-    number = int(ipaddress.ip_address(first))
-    for node in nodes:
-        if any((":" in address) == (":" in first) for address in node.addresses):
-            yield node
-            continue
-        while str(ipaddress.ip_address(number)) in taken:
-            number += 1
-        address = str(ipaddress.ip_address(number))
-        taken.add(address)
-        yield replace(node, addresses=(*node.addresses, address))
-
-
 def _has_ipv4(node: ClusterNode) -> bool:
     return any(":" not in address for address in node.addresses)
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _overridden(service: Service, overrides: Mapping[str, object]) -> Service:
@@ -315,6 +221,7 @@ def _client_addresses(
     if clients is None or clients.origin is not ClientOrigin.OUTSIDE:
         return ()
     taken = {address for node in nodes for address in node.addresses} | set(spec.fabric.router_addresses)
+    taken |= {peer.peer_ip for peer in spec.calico.peers}
     chosen: list[str] = []
     for text in clients.addresses:
         chosen += itertools.islice(_hosts(text, taken), clients.count - len(chosen))

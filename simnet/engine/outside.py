@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from simnet.controlplane.bgp.steady import steady_fibs
 from simnet.controlplane.fabric import build_fabric
+from simnet.controlplane.racks import known_by_peers
 from simnet.engine.materialise import advertised_services
 from simnet.model.cluster import Cluster
 from simnet.model.fabric import DeviceKind
@@ -23,7 +24,8 @@ def with_outside_client(cluster: Cluster, spec: ClusterSpec, address: str) -> Cl
     """
     devices = cluster.fabric.devices
     clients = [each for device in devices if device.kind is DeviceKind.CLIENTS for each in device.addresses]
-    fabric = build_fabric(cluster.nodes, cluster.pods, [*clients, address], spec.fabric)
+    settings = known_by_peers(spec.fabric, cluster.nodes, spec.calico)
+    fabric = build_fabric(cluster.nodes, cluster.pods, [*clients, address], settings)
     fibs = steady_fibs(
         fabric,
         cluster.nodes,
@@ -31,6 +33,6 @@ def with_outside_client(cluster: Cluster, spec: ClusterSpec, address: str) -> Cl
         cluster.blocks,
         advertised_services(cluster.services, cluster.endpoint_slices),
         spec.calico,
-        spec.fabric,
+        settings,
     )
     return replace(cluster, fabric=fabric, fibs=fibs)

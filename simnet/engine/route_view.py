@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from simnet.controlplane.bgp.network import BgpNetwork, bgp_network
+from simnet.controlplane.bgp.origins import originated_by, origins_of
 from simnet.controlplane.bgp.rib import Rib, rib_of
-from simnet.controlplane.bgp.steady import origins_of
 from simnet.controlplane.calico.advertisement import EXCLUDE_LABEL, service_advertisements
 from simnet.engine.materialise import advertised_services
 from simnet.model.cluster import Cluster
@@ -38,32 +38,11 @@ def network_and_origins(
     cluster: Cluster, spec: ClusterSpec, *, family: int = 4
 ) -> tuple[BgpNetwork, dict[str, list[IPNetwork]]]:
     """Return the speakers and sessions of a cluster, and the prefixes that each speaker tells of by itself."""
-    network = bgp_network(cluster.fabric, cluster.nodes, spec.calico, spec.fabric, family)
+    network = bgp_network(cluster.fabric, cluster.nodes, spec.calico, spec.fabric, family, cluster.blocks)
     services = advertised_services(cluster.services, cluster.endpoint_slices)
     told = service_advertisements(services, cluster.nodes, spec.calico)
-    originated: dict[str, list[IPNetwork]] = {}
-    for origin in origins_of(cluster.nodes, cluster.blocks, told, spec.calico):
-        if origin.prefix.version == family:
-            for node in origin.nodes:
-                originated.setdefault(node, []).append(origin.prefix)
-    if any(True for _ in network.topology.switch_links(family)):
-        network = _with_underlay(network, originated, family)
-    return network, originated
-
-
-def _with_underlay(network: BgpNetwork, originated: dict[str, list[IPNetwork]], family: int) -> BgpNetwork:
-    """Let switches tell each other, and nobody else, what they are connected to."""
-    underlay = frozenset(prefix for _, prefix in network.topology.underlay() if prefix.version == family)
-    for switch, prefix in network.topology.underlay():
-        if prefix in underlay:
-            originated.setdefault(switch, []).append(prefix)
-    switches = {here for here, _, _, _ in network.topology.switch_links(family)}
-    return replace(
-        network,
-        peerings=tuple(
-            peering if peering.remote in switches else replace(peering, untold=underlay) for peering in network.peerings
-        ),
-    )
+    origins = origins_of(cluster.nodes, cluster.blocks, told, spec.calico)
+    return network, originated_by(origins, network.topology, family)
 
 
 def not_originated(cluster: Cluster, spec: ClusterSpec, node: str, *, family: int = 4) -> Iterator[NotOriginated]:

@@ -14,13 +14,15 @@ from simnet.units import PS_PER_MS, PS_PER_S, PS_PER_US
 
 
 class Wiring(Enum):
-    """Who peers with whom over BGP, and what is filtered."""
+    """Who peers with whom over BGP, and what is filtered; in S2, S3 and mesh reflectors take the mesh's place."""
 
     S1 = "S1"  # nodes: eBGP to their switch, no mesh
     S2 = "S2"  # as S1 and a full mesh of nodes; what a node learned from the mesh is not told to the switch
     S3 = "S3"  # as S2 without that filter: every node tells the switch every block
     S4 = "S4"  # nodes: iBGP to their switch, which reflects
     S5 = "S5"  # as S1 with an AS of its own for every node
+    MESH = "mesh"  # nodes among each other only: no switch speaks BGP with them
+    PEERS = "peers"  # what BGPConfiguration, BGPPeers, BGPFilters and the nodes' own settings say
 
 
 class FabricMode(Enum):
@@ -92,6 +94,12 @@ class CalicoSettings:
     service_load_balancer_ips: tuple[str, ...] = ()
     service_load_balancer_aggregation: bool = True  # False: each load balancer address is advertised by itself
     num_allowed_local_as_numbers: int = 0  # BGPPeer.numAllowedLocalASNumbers: own AS in a path accepted so often
+    route_reflectors: tuple[str, ...] = ()  # nodes that every node has a session with, in the mesh's place
+    route_reflector_cluster_id: str = "244.0.0.1"  # of those
+    has_mesh: bool = True  # BGPConfiguration.nodeToNodeMeshEnabled; counts under wiring PEERS
+    peers: tuple[BGPPeer, ...] = ()  # as resources give them; count under wiring PEERS, and for events
+    filters: tuple[BGPFilter, ...] = ()
+    mesh_restart_ps: int | None = None  # BGPConfiguration.nodeMeshMaxRestartTime
     version: tuple[int, int, int] = (3, 32, 2)
     # What IPPools say apart from one another; empty: every pool as the fields above.
     pool_block_sizes: tuple[tuple[str, int], ...] = ()  # (pool, prefix length of its blocks)
@@ -126,6 +134,10 @@ class FabricSettings:
     client_networks: tuple[str, ...] = ()  # subnets of outside clients; likewise
     router_addresses: tuple[str, ...] = ()  # of the switch (one a family), or of each leaf; empty: first free ones
     switch_as_number: int = 65001  # leaves count up from here, then spines
+    switch_as_numbers: tuple[tuple[str, int], ...] = ()  # (switch, its AS) of those that do not count up
+    switch_addresses: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (switch, its own), before `router_addresses`
+    takes_as_of_peers: bool = False  # a switch is of the AS that BGPPeers name beside its address
+    node_switches: tuple[tuple[str, str], ...] = ()  # (node, the leaf it hangs on) of those that are told which
     link_rate_bps: int = 10 * 10**9
     link_delay_ps: int = 5 * PS_PER_US
     client_link_rate_bps: int = 10 * 10**9
@@ -196,6 +208,8 @@ class BGPConfiguration:
     service_external_ips: tuple[str, ...] = ()
     service_load_balancer_ips: tuple[str, ...] = ()
     service_load_balancer_aggregation: bool = True
+    is_mesh_told: bool = False  # whether nodeToNodeMeshEnabled is written out
+    mesh_restart_ps: int | None = None  # nodeMeshMaxRestartTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +226,9 @@ class BGPPeer:
     keep_original_next_hop: bool = False
     filters: tuple[str, ...] = ()
     num_allowed_local_as_numbers: int = 0
+    is_reversed: bool = True  # reversePeering Auto: the nodes that it names peer back
+    restart_ps: int | None = None  # maxRestartTime: offered graceful restart time
+    keepalive_ps: int | None = None  # keepaliveTime
 
     @property
     def is_global(self) -> bool:
@@ -227,7 +244,9 @@ class BGPFilterRule:
     cidr: str = ""
     match_operator: str = ""  # Equal, NotEqual, In, NotIn
     source: str = ""  # RemotePeers
-    interface: str = ""
+    prefix_length: tuple[int, int] | None = None  # shortest and longest that match; None: those of the CIDR
+    peer_type: str = ""  # eBGP, iBGP
+    as_path_prefix: tuple[int, ...] = ()  # the path begins with these
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,15 +259,17 @@ class BGPFilter:
     export_v6: tuple[BGPFilterRule, ...] = ()
     import_v6: tuple[BGPFilterRule, ...] = ()
 
-    @property
-    def withholds_learned_only(self) -> bool:
+    def rules(self, *, exports: bool, family: int) -> tuple[BGPFilterRule, ...]:
+        """The rules of one direction and family."""
+        if exports:
+            return self.export_v4 if family == 4 else self.export_v6
+        return self.import_v4 if family == 4 else self.import_v6
+
+    def withholds_learned_only(self, family: int) -> bool:
         """Whether all that it does is to reject, on export, what came from other peers: wiring S2."""
-        rules = (*self.export_v4, *self.export_v6)
-        plain = all(
-            rule.action == "Reject" and rule.source == "RemotePeers" and not rule.cidr and not rule.interface
-            for rule in rules
-        )
-        return bool(rules) and plain and not self.import_v4 and not self.import_v6
+        rules = self.rules(exports=True, family=family)
+        plain = all(rule == BGPFilterRule("Reject", source="RemotePeers") for rule in rules)
+        return bool(rules) and plain and not self.rules(exports=False, family=family)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ class ClusterNode:
     pod_cidrs: tuple[str, ...] = ()
     cpus: int = 4
     as_number: int = 64512
+    route_reflector_cluster_id: str = ""  # of a node that reflects
     rp_filter: str = "none"  # net.ipv4.conf.*.rp_filter: "none", "strict", "loose"
     tunnel_addresses: tuple[str, ...] = ()  # of tunl0, of vxlan.calico, where there are such
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bird.namespaces import Namespaces
 
@@ -19,6 +19,17 @@ from simnet.model.fabric import Attachment, DeviceKind, Fabric, Segment
 SERVICE_CIDR = "203.0.113.0/24"
 BETWEEN_SWITCHES = "100.64.0.0/16"  # where the fabric takes the addresses of its spine links from
 TIMERS = "connect delay time 1; connect retry time 1; error wait time 1, 2; hold time 30;"
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A session of a node with another box, under wiring PEERS: what BIRD is told, in words of its own."""
+
+    box: str
+    rejects: tuple[str, ...] = ()  # conditions of BIRD's filter language, on export
+    refuses: tuple[str, ...] = ()  # likewise on import
+    next_hop: str = ""  # "next hop self", "next hop keep"
+    allowed: int = 0  # own AS numbers in a path
 
 
 @dataclass
@@ -32,6 +43,7 @@ class Case:
     settings: FabricSettings
     fabric: Fabric
     as_number: dict[str, int]  # of nodes, as the wiring gives them
+    neighbours: dict[str, list[Neighbour]] = field(default_factory=dict)  # of nodes, under wiring PEERS
 
 
 def lay_out(case: Case, net: Namespaces) -> None:
@@ -99,8 +111,7 @@ def gateway_of(case: Case, node: str) -> tuple[str, str, Segment]:
 
 def node_configuration(case: Case, node: ClusterNode) -> str:
     """As Calico's: blocks and service addresses static, the kernel's routes learned, one filter toward all peers."""
-    own, number = node.addresses[0], case.as_number[node.name]
-    switch, switch_address, _ = gateway_of(case, node.name)
+    own = node.addresses[0]
     blocks = [block.cidr for block in case.blocks if block.node == node.name]
     told = [SERVICE_CIDR, *(f"{vip}/32" for vip, holders in case.vips.items() if node.name in holders)]
     inside = [
@@ -121,38 +132,55 @@ protocol kernel {{
     accept;
   }}; }};
 }}
-filter to_peers {{
+function to_peer() {{
   if ( source != RTS_BGP ) then bgp_local_pref = 2147482623;
 {chr(10).join(inside)}
 {accepted}
   reject;
 }}
-filter to_switch {{
-  {"if ( source = RTS_BGP ) then reject;" if case.calico.wiring is Wiring.S2 else ""}
-{chr(10).join(inside)}
-{accepted}
-  reject;
-}}
 """
-    text += _session(
-        "up", own, number, switch_address, _switch_as(case, switch), "to_switch" if case.calico.wiring is not Wiring.S4
-        else "to_peers", case.calico.num_allowed_local_as_numbers,
-    )  # fmt: skip
-    if case.calico.wiring in (Wiring.S2, Wiring.S3):
-        for i, other in enumerate(case.nodes):
-            if other is not node:
-                there = case.as_number[other.name]
-                allowed = case.calico.num_allowed_local_as_numbers
-                text += _session(f"mesh{i}", own, number, other.addresses[0], there, "to_peers", allowed)
+    for i, each in enumerate(_neighbours(case, node)):
+        text += _session(case, node, f"peer{i}", each)
     return text
 
 
-def _session(name: str, own: str, number: int, peer: str, peer_number: int, export: str, allowed: int) -> str:
-    return f"""protocol bgp {name} {{
-  local {own} as {number};
-  neighbor {peer} as {peer_number};
-  multihop; {TIMERS} {f"allow local as {allowed};" if allowed else ""}
-  ipv4 {{ import all; export filter {export}; gateway recursive; add paths on; }};
+def _neighbours(case: Case, node: ClusterNode) -> list[Neighbour]:
+    wiring, allowed = case.calico.wiring, case.calico.num_allowed_local_as_numbers
+    if wiring is Wiring.PEERS:
+        return case.neighbours[node.name]
+    found = []
+    if wiring is not Wiring.MESH:
+        learned = ("source = RTS_BGP",) if wiring is Wiring.S2 else ()
+        found.append(Neighbour(gateway_of(case, node.name)[0], learned, allowed=allowed))
+    if wiring in (Wiring.S2, Wiring.S3, Wiring.MESH):
+        reflecting = {each.name for each in case.nodes if each.route_reflector_cluster_id}
+        for other in case.nodes:
+            if other is not node and (not reflecting or reflecting & {node.name, other.name}):
+                found.append(Neighbour(other.name))
+    return found
+
+
+def _session(case: Case, node: ClusterNode, name: str, told: Neighbour) -> str:
+    number, others = case.as_number[node.name], {each.name: each for each in case.nodes}
+    if told.box in others:
+        other = others[told.box]
+        address, there, their_cluster = other.addresses[0], case.as_number[told.box], other.route_reflector_cluster_id
+    else:
+        address, there, their_cluster = gateway_of(case, node.name)[1], _switch_as(case, told.box), ""
+    cluster = node.route_reflector_cluster_id
+    reflects = cluster and there == number and their_cluster != cluster
+    rejects = "".join(f" if ( {each} ) then reject;" for each in told.rejects)
+    refuses = "".join(f" if ( {each} ) then reject;" for each in told.refuses)
+    return f"""filter out_{name} {{{rejects} to_peer(); }}
+protocol bgp {name} {{
+  local {node.addresses[0]} as {number};
+  neighbor {address} as {there};
+  multihop; {TIMERS} {f"allow local as {told.allowed};" if told.allowed else ""}
+  {f"rr client; rr cluster id {cluster};" if reflects else ""}
+  ipv4 {{
+    import filter {{{refuses} accept; }}; export filter out_{name};
+    gateway recursive; add paths on; {told.next_hop and f"{told.next_hop};"}
+  }};
 }}
 """
 
@@ -183,7 +211,7 @@ filter to_switches {{ if ( net ~ [ {BETWEEN_SWITCHES}+ ] ) then reject; accept; 
 """
     for i, node in enumerate(case.nodes):
         switch, address, segment = gateway_of(case, node.name)
-        if switch != name:
+        if switch != name or not any(each.box == name for each in _neighbours(case, node)):
             continue
         internal = case.as_number[node.name] == number
         keeps = segment.bridge is not None and settings.third_party_next_hop

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 from bird.birds import Case, converged_routes, lay_out, start_birds
 from bird.namespaces import Namespaces
-from bird.topologies import pods_of, services_of, topology
+from bird.topologies import KINDS, pods_of, services_of, topology
 
 from simnet.controlplane.bgp.steady import steady_fibs
 from simnet.model.fib import Fib, RouteKind
@@ -65,14 +65,14 @@ def _namespaces_can_be_made() -> None:
             pytest.skip(f"this process may not make network namespaces: {error}")
 
 
-@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("number", range(len(KINDS)))
 def test_bird_writes_the_routes_that_simnet_says(number: int) -> None:
-    """One topology of each wiring."""
+    """One topology of each kind."""
     assert differences(topology(number)) == {}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(5, int(os.environ.get("SIMNET_BIRD_TOPOLOGIES", "30"))))
+@pytest.mark.parametrize("number", range(len(KINDS), int(os.environ.get("SIMNET_BIRD_TOPOLOGIES", "40"))))
 def test_bird_writes_the_routes_that_simnet_says_in_many_more(number: int) -> None:
     assert differences(topology(number)) == {}
 

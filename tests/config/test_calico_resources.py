@@ -78,7 +78,7 @@ def test_the_fields_of_real_resources_are_read_as_written(shared_cases: Path) ->
         "kube-master", ("10.192.0.2", "fe0a::2"), ("10.192.0.0/16", "fe0a::/96"), None, "10.0.0.1",
         (("routeReflector", "true"),),
     )  # fmt: skip
-    assert found["global", "default"] == BGPConfiguration("default", 64567, False)
+    assert found["global", "default"] == BGPConfiguration("default", 64567, False, is_mesh_told=True)
     assert found["global", "bgppeer-2"] == BGPPeer("bgppeer-2", "10.192.0.1", 64567)  # its port left out
     assert found["bgp-export", "ippool-v6-2"] == IPPool(
         "ippool-v6-2", "2002:102::/64", 122, nat_outgoing=True, disable_bgp_export=True
@@ -242,14 +242,7 @@ def test_mesh_peers_and_numbers_make_the_wiring(tmp_path: Path, text: str, wirin
     assert spec.objects.warnings == ()
 
 
-def test_what_is_read_and_not_modelled_is_a_warning(tmp_path: Path, shared_cases: Path) -> None:
-    reflector = shared_cases / "real/calico/confd-explicit-rr/mock_data/calicoctl/explicit_peering/route_reflector"
-    fields = [str(warning.field) for warning in load_cluster_spec(reflector / "input.yaml").objects.warnings]
-    for name in (
-        "Node kube-master: spec.bgp.routeReflectorClusterID", "BGPPeer bgppeer-1", "BGPPeer bgppeer-v6",
-        "BGPPeer bgppeer-other-nodes", "nodeToNodeMeshEnabled",
-    ):  # fmt: skip
-        assert name in fields
+def test_what_is_read_and_not_modelled_is_a_warning(tmp_path: Path) -> None:
     peer = load_objects([_file(tmp_path, _peer(65001, ", localASNumber: 64999"))])
     assert [warning.field for warning in peer.warnings] == ["BGPPeer tor: spec.localASNumber"]
     pool = _resource("IPPool", "p", "{cidr: 10.1.0.0/16, vxlanMode: CrossSubnet, nodeSelector: zone == 'x'}")

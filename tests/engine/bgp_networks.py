@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from simnet.controlplane.bgp.network import bgp_network
 from simnet.controlplane.bgp.steady import steady_fibs
 from simnet.controlplane.fabric import build_fabric
 from simnet.engine.bgp_processes import run_control_plane
@@ -65,3 +66,9 @@ def run_undone(cluster, spec, events, seed):
         if now != then or fib != cluster.fibs[device]:
             found[device] = ([str(r.prefix) for r in then - now], [str(r.prefix) for r in now - then])
     return history, found
+
+
+def sessions_of(cluster):
+    """The pairs of speakers that have a session in a family."""
+    networks = [bgp_network(cluster.fabric, cluster.nodes, cluster.calico, cluster.settings, f) for f in (4, 6)]
+    return sorted({(each.local, each.remote) for network in networks for each in network.peerings})

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from engine.bgp_networks import LAB, MINUTE, given_cluster, three_nodes, when
+from engine.bgp_networks import LAB, MINUTE, given_cluster, sessions_of, three_nodes, when
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.clusters import routed_clusters
@@ -23,8 +23,9 @@ def test_speakers_that_come_up_at_jittered_times_end_with_the_steady_tables(clus
     )
     history = run_control_plane(ready, spec, (), until_ps=MINUTE, seed=seed, start="cold")
     assert history.fibs_at(MINUTE) == dict(ready.fibs)
-    assert {change.state for change in history.sessions} >= {"Established"}
-    assert history.converged_ps > PS_PER_S
+    if sessions_of(cluster):
+        assert {change.state for change in history.sessions} >= {"Established"}
+        assert history.converged_ps > PS_PER_S
     steady = run_control_plane(ready, spec, (), until_ps=MINUTE, seed=seed)
     assert steady.start == ready.fibs
     assert not steady.fibs

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simnet.controlplane.bgp.decision import select_paths
+from simnet.controlplane.bgp.origins import speaker_as_numbers
 from simnet.controlplane.bgp.path import Path, Peering, Speaker, Withheld
 from simnet.controlplane.bgp.policy import export_path, import_path, refused, withheld
-from simnet.controlplane.bgp.steady import speaker_as_numbers
+from simnet.controlplane.bgp.sessions import Sessions, Unanswered
 from simnet.controlplane.bgp.topology import Topology
 from simnet.errors import ModelError
-from simnet.model.calico import CalicoSettings, FabricSettings, Wiring
-from simnet.model.cluster import ClusterNode
+from simnet.model.calico import BGPPeer, CalicoSettings, FabricSettings
+from simnet.model.cluster import Block, ClusterNode
 from simnet.model.fabric import DeviceKind, Fabric
 from simnet.model.iptables.ruleset import IPNetwork
 
@@ -34,6 +35,7 @@ class BgpNetwork:
     peerings: tuple[Peering, ...]
     topology: Topology
     family: int
+    unanswered: tuple[Unanswered, ...] = ()  # neighbours of BGPPeers that nobody is
 
     def igp_metric(self, speaker: str, next_hop: str) -> int | None:
         """0: on a connected segment; UNRESOLVED_METRIC: through the default route; None: unreachable."""
@@ -43,53 +45,42 @@ class BgpNetwork:
 
 
 def bgp_network(
-    fabric: Fabric, nodes: Sequence[ClusterNode], calico: CalicoSettings, settings: FabricSettings, family: int = 4
-) -> BgpNetwork:
-    """Return who peers with whom: nodes with their switch, nodes with each other (S2, S3), switches over wires."""
+    fabric: Fabric, nodes: Sequence[ClusterNode], calico: CalicoSettings, settings: FabricSettings, family: int = 4,
+    blocks: Sequence[Block] = (), extra: Sequence[BGPPeer] = (),
+) -> BgpNetwork:  # fmt: skip
+    """Return who peers with whom: nodes with switches and each other, switches over wires; `extra` BGPPeers too.
+
+    Switches tell each other, and no node, what they are connected to. No node passes on a prefix inside a block of its
+    own, not even an address that another borrowed from it (calico_aggr in bird_aggr.cfg).
+    """
     topology, wiring = Topology(fabric), calico.wiring
     numbers = speaker_as_numbers(nodes, fabric, wiring)
+    switches = [device for device in fabric.devices if device.kind is DeviceKind.SWITCH]
+    numbers |= {device.name: device.as_number or 0 for device in switches}
+    sessions = Sessions(topology, nodes, numbers, calico, settings, family)
+    peerings = sessions.all(extra)
+    if any(True for _ in topology.switch_links(family)):
+        among = {device.name for device in switches}
+        underlay = frozenset(prefix for _, prefix in topology.underlay() if prefix.version == family)
+        peerings = [each if each.remote in among else replace(each, untold=underlay) for each in peerings]
+    within: dict[str, set[IPNetwork]] = {}
+    for block in blocks:
+        within.setdefault(block.node, set()).update(ipaddress.ip_network(address) for address, _ in block.borrowed)
+    held = {name: frozenset(prefixes) for name, prefixes in within.items() if prefixes}
+    peerings = [replace(each, aggregated=held[each.local]) if each.local in held else each for each in peerings]
+    reflecting = {each.local for each in peerings if each.remote_is_client}
     speakers: dict[str, Speaker] = {}
-    for device in fabric.devices:
-        if device.kind is DeviceKind.SWITCH:
-            cluster = topology.router_id(device.name, family) if wiring is Wiring.S4 else None
-            speakers[device.name] = Speaker(
-                device.name, device.as_number or 0, topology.router_id(device.name, family), cluster,
-                settings.ecmp_width, settings.multipath_relax,
-            )  # fmt: skip
-    for node in nodes:
-        speakers[node.name] = Speaker(node.name, numbers[node.name], topology.router_id(node.name, family))
-    peerings: list[Peering] = []
-    addresses = {node.name: next((a for a in node.addresses if _family(a) == family), None) for node in nodes}
-    for node in nodes:
-        own, gateway, switch = addresses[node.name], topology.gateway(node.name, family), topology.switch_of(node.name)
-        if own is None or gateway is None or gateway.gateway is None:
-            continue
-        internal = numbers[node.name] == speakers[switch].as_number
-        shared = topology.addresses_beside(node.name)
-        peerings.append(
-            Peering(
-                node.name, switch, own, gateway.gateway, speakers[switch].as_number, internal,
-                exports_learned=wiring is not Wiring.S2, allowed_own_as=calico.num_allowed_local_as_numbers,
-            )
+    for device in switches:
+        cluster = topology.router_id(device.name, family) if device.name in reflecting else None
+        speakers[device.name] = Speaker(
+            device.name, device.as_number or 0, topology.router_id(device.name, family), cluster,
+            settings.ecmp_width, settings.multipath_relax,
         )  # fmt: skip
-        peerings.append(
-            Peering(
-                switch, node.name, gateway.gateway, own, numbers[node.name], internal, remote_is_client=internal,
-                keeps_third_party=settings.third_party_next_hop, shared=shared, is_single_hop=True,
-            )
-        )  # fmt: skip
-        if wiring in (Wiring.S2, Wiring.S3):
-            for other in nodes:
-                theirs = addresses[other.name]
-                if other.name != node.name and theirs is not None:
-                    same = numbers[other.name] == numbers[node.name]
-                    passive = own < theirs  # Calico: the smaller as a string waits
-                    peerings.append(
-                        Peering(node.name, other.name, own, theirs, numbers[other.name], same, is_passive=passive)
-                    )
-    for here, there, local, remote in topology.switch_links(family):
-        peerings.append(Peering(here, there, local, remote, speakers[there].as_number, False, is_single_hop=True))
-    return BgpNetwork(speakers, tuple(peerings), topology, family)
+    for node in nodes:
+        text = node.route_reflector_cluster_id
+        cluster = int(ipaddress.IPv4Address(text)) if text else None
+        speakers[node.name] = Speaker(node.name, numbers[node.name], topology.router_id(node.name, family), cluster)
+    return BgpNetwork(speakers, tuple(peerings), topology, family, tuple(sessions.unanswered))
 
 
 def converge(
@@ -114,7 +105,7 @@ def converge(
             far_end = reverse[peering.remote, peering.local]
             for prefix, paths in loc_rib[sender.name].items():
                 told = withheld(peering, prefix, paths[0]) or export_path(sender, peering, paths[0])
-                if isinstance(told, Withheld) or refused(far_end, prefix):
+                if isinstance(told, Withheld) or refused(far_end, prefix, told):
                     continue
                 taken = import_path(receiver, far_end, sender, told)
                 if isinstance(taken, Path):
@@ -132,7 +123,3 @@ def _decide(
         if selected:
             rib[prefix] = selected
     return rib
-
-
-def _family(address: str) -> int:
-    return ipaddress.ip_address(address).version

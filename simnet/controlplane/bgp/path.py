@@ -63,11 +63,14 @@ class Peering:
     exports_learned: bool = True  # False: what BGP brought is withheld (BGPFilter, source RemotePeers)
     allowed_own_as: int = 0
     untold: frozenset[IPNetwork] = frozenset()  # prefixes that the far end is not told: a switch's underlay, to nodes
+    aggregated: frozenset[IPNetwork] = frozenset()  # prefixes inside blocks of this end's own, which are told whole
     next_hop_mode: str = "Auto"  # BGPPeer.nextHopMode: Auto, Self, Keep
     add_path: bool = False  # both ends agreed to exchange all paths, not the best only (RFC 7911)
-    bgp_filter: BGPFilter | None = None  # of this end; a mesh session takes none
+    filters: tuple[BGPFilter, ...] = ()  # of this end, in order; a mesh session takes none
     is_passive: bool = False  # waits for the far end to connect
     is_single_hop: bool = False  # the far end is a neighbour on the wire: lost at once when the carrier goes
+    restart_ps: int | None = None  # BGPPeer.maxRestartTime; None: as the speaker's other sessions
+    keepalive_ps: int | None = None  # BGPPeer.keepaliveTime; likewise
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ def rib_of(network: BgpNetwork, originated: Mapping[str, Sequence[IPNetwork]], n
                     untold.append(Untold(prefix, peering.local, peering.remote, told.reason))
             elif peering.remote == name:
                 far_end = ends[name, peering.local]
-                taken = refused(far_end, prefix) or import_path(me, far_end, sender, told)
+                taken = refused(far_end, prefix, told) or import_path(me, far_end, sender, told)
                 if isinstance(taken, Path):
                     held.setdefault(prefix, []).append(taken)
                 else:

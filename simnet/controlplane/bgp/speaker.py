@@ -46,10 +46,10 @@ class SpeakerTables:
         held = self.adj_rib_in.setdefault(peering.remote, {})
         stale = self.stale.get(peering.remote)
         for prefix, told in changes.items():
-            taken = [import_path(self.speaker, peering, sender, path) for path in told]
+            taken = [
+                refused(peering, prefix, path) or import_path(self.speaker, peering, sender, path) for path in told
+            ]
             paths = tuple(path for path in taken if isinstance(path, Path))
-            if refused(peering, prefix):
-                paths = ()
             if stale is not None:
                 stale.discard(prefix)
             if held.get(prefix, ()) != paths:

@@ -1,12 +1,11 @@
 """Every box's forwarding table once BGP has converged.
 
-The tables are computed by role - what a node learns of a block depends on whose it is and who peers with whom, not on
-which of a thousand nodes asks - and Route objects are shared between boxes. `controlplane.bgp` finds the same routes by
-passing messages; a test holds the two together.
+Wirings S1 to S5, mesh and reflectors of one AS are computed by role - what a node learns of a block depends on whose it
+is and who peers with whom, not on which of a thousand nodes asks - and Route objects are shared between boxes; tests
+hold them to what speakers arrive at by exchanging paths. Where BGPPeers say who peers with whom, speakers are asked.
 
-Modelled: wirings S1 to S5 on one switch and on leaf-spine; own blocks as blackholes, borrowed
-addresses, service prefixes, next hops resolved over the connected segment or the gateway, tunnels. Left out: BGPFilter,
-route reflectors among nodes, subnets of spine links in other switches' tables.
+Modelled: one switch and leaf-spine; own blocks as blackholes, borrowed addresses, service prefixes, next hops resolved
+over the connected segment or the gateway, tunnels. Left out: subnets of spine links in other switches' tables.
 Source: projectcalico/calico, confd templates bird.cfg, bird_aggr.cfg, bird_ipam.cfg; RFC 4271, 4456;
 docs/models/routing.md.
 """
@@ -14,12 +13,15 @@ docs/models/routing.md.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
+from simnet.controlplane.bgp.network import bgp_network
+from simnet.controlplane.bgp.origins import Origin, originated_by, origins_of, speaker_as_numbers
 from simnet.controlplane.bgp.path import Path
+from simnet.controlplane.bgp.sessions import MESHED
+from simnet.controlplane.bgp.settled import settled
 from simnet.controlplane.bgp.topology import Topology
-from simnet.controlplane.calico.advertisement import Advertisement, service_advertisements
+from simnet.controlplane.calico.advertisement import service_advertisements
 from simnet.controlplane.calico.encapsulation import Wrapping
 from simnet.model.calico import AdvertisedService, CalicoSettings, FabricSettings, Wiring
 from simnet.model.cluster import Block, ClusterNode, ClusterPod
@@ -31,16 +33,6 @@ _METRIC_IBGP = 1024  # 2147483647 - LOCAL_PREF, and LOCAL_PREF is 2147483647 - 1
 _METRIC_EBGP = 2147483547  # LOCAL_PREF 100 where the path brings none
 _METRIC_POD = 1024
 _FELIX = "80"  # routing protocol number, as `ip route` prints it
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """A prefix that nodes put into BGP, and which nodes."""
-
-    prefix: IPNetwork
-    nodes: tuple[str, ...]
-    why: str
-    is_service: bool = False
 
 
 def steady_fibs(
@@ -75,44 +67,6 @@ def steady_fibs(
             routes = plan.client_routes(device.name)
         fibs[device.name] = Fib(device.name, plan.in_print_order(routes))
     return fibs
-
-
-def speaker_as_numbers(nodes: Sequence[ClusterNode], fabric: Fabric, wiring: Wiring) -> dict[str, int]:
-    """Return each node's AS: its own; under S4 its switch's; under S5, where they repeat, counted up from the first."""
-    numbers = [node.as_number for node in nodes]
-    if wiring is Wiring.S4:
-        topology, of_device = Topology(fabric), {device.name: device.as_number for device in fabric.devices}
-        return {node.name: of_device.get(topology.switch_of(node.name)) or node.as_number for node in nodes}
-    if wiring is Wiring.S5 and len(set(numbers)) < len(numbers):
-        return {node.name: numbers[0] + i for i, node in enumerate(nodes)}
-    return dict(zip((node.name for node in nodes), numbers, strict=True))
-
-
-def origins_of(
-    nodes: Sequence[ClusterNode],
-    blocks: Sequence[Block],
-    advertisements: Iterable[Advertisement],
-    calico: CalicoSettings,
-) -> tuple[Origin, ...]:
-    """Return what the nodes originate: blocks inside a pool, borrowed addresses, service prefixes."""
-    pools = [ipaddress.ip_network(text) for text in calico.ip_pools]
-    unexported = [ipaddress.ip_network(text) for text in calico.unexported_pools]
-    known = {node.name for node in nodes}
-    origins: list[Origin] = []
-    for block in blocks:
-        prefix = ipaddress.ip_network(block.cidr)
-        if pools and not any(pool.version == prefix.version and prefix.subnet_of(pool) for pool in pools):  # type: ignore[arg-type]
-            continue  # the export filter accepts what lies within an enabled pool
-        if any(pool.version == prefix.version and prefix.subnet_of(pool) for pool in unexported):  # type: ignore[arg-type]
-            continue  # disableBGPExport
-        if block.node in known:
-            origins.append(Origin(prefix, (block.node,), f"block of {block.node}, told as one aggregate"))
-        for address, holder in block.borrowed:
-            if holder in known:
-                why = f"address borrowed by {holder}: not in a block of its own, so its /32 is told"
-                origins.append(Origin(ipaddress.ip_network(address), (holder,), why))
-    origins += [Origin(told.prefix, told.nodes, told.why, is_service=True) for told in advertisements]
-    return tuple(origins)
 
 
 class RoutePlan:
@@ -154,13 +108,49 @@ class RoutePlan:
         self.blocks_of: dict[str, list[IPNetwork]] = {}
         for block in blocks:
             self.blocks_of.setdefault(block.node, []).append(ipaddress.ip_network(block.cidr))
+        self.is_by_role = self._is_by_role(fabric)
+        self._fabric, self._blocks = fabric, tuple(blocks)
+        reflectors = [node.name for node in nodes if node.route_reflector_cluster_id]
+        self._mesh = f"reflectors {', '.join(reflectors)}" if reflectors else "the node mesh"
+        self._chosen: dict[str, dict[IPNetwork, tuple[Path, ...]]] | None = None
         self._order: dict[int, tuple[int, int, int]] = {}
         self._kept: list[Route] = []  # routes whose id() is a key of _order stay alive
         self._learned: dict[tuple[object, ...], Route] = {}
         self._blackholes: dict[IPNetwork, Route] = {}
         self._remote: dict[tuple[object, ...], list[tuple[str, Route]]] = {}  # by AS and role
         self.wrapping = Wrapping.of(calico, settings)
-        self._tellers_of: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {}
+        self._tellers_of: dict[tuple[tuple[str, ...], str], tuple[tuple[str, ...], ...]] = {}
+
+    def _is_by_role(self, fabric: Fabric) -> bool:
+        """Whether tables follow from roles: a wiring in short, every switch of its own AS, reflectors of one AS."""
+        switches = [device.as_number for device in fabric.devices if device.kind is DeviceKind.SWITCH]
+        if self.calico.wiring is Wiring.PEERS or len(set(switches)) < len(switches):
+            return False
+        if not any(node.route_reflector_cluster_id for node in self.nodes.values()):
+            return True
+        families = {frozenset(":" in address for address in node.addresses) for node in self.nodes.values()}
+        lends = any(
+            self.nodes[origin.block_of].route_reflector_cluster_id
+            for origin in self.origins
+            if origin.block_of in self.nodes
+        )
+        is_plain = len(families) == 1 and len(set(self.as_number.values())) == 1 and not lends
+        return self.calico.wiring in MESHED and is_plain
+
+    def _by_speakers(self, device: str) -> Iterator[tuple[str, Route]]:
+        """(owner, route) of what a device's speakers choose."""
+        if self._chosen is None:
+            nodes = tuple(self.nodes.values())
+            self._chosen = {}
+            for family in (4, 6):
+                network = bgp_network(self._fabric, nodes, self.calico, self.settings, family, self._blocks)
+                told = originated_by(self.origins, self.topology, family)
+                for name, loc_rib in settled(network, told).items():
+                    self._chosen.setdefault(name, {}).update(loc_rib)
+        for prefix, paths in self._chosen.get(device, {}).items():
+            route = self.route_of_paths(device, prefix, paths)
+            if route is not None:
+                yield paths[0].peer, route
 
     # --- nodes
 
@@ -199,6 +189,11 @@ class RoutePlan:
 
     def _remote_routes(self, name: str) -> list[tuple[str, Route]]:
         """(owner, route) of every block and borrowed address, as a node on this leaf and of this AS learns it."""
+        if not self.is_by_role:
+            felix = [
+                (each.nodes[0], self._felix_route(name, each)) for each in self.origins if self._is_felix(each.prefix)
+            ]
+            return [*self._by_speakers(name), *((owner, route) for owner, route in felix if route is not None)]
         key: tuple[object, ...] = (self.as_number[name], *self.topology.role_of(name))
         if self.wrapping.encapsulations:
             key = (name,)  # whether a packet is wrapped depends on the node's own subnet
@@ -232,17 +227,15 @@ class RoutePlan:
         else:
             hop = topology.on_link(name, owner, family) or topology.gateway(name, family)
             internal = same_as
-            via = (
-                f"reflected by {topology.switch_of(name)}"
-                if wiring is Wiring.S4
-                else f"from the node mesh, next hop {owner}"
-            )
+            via = f"from {self._mesh}, next hop {owner}"
+            if wiring is Wiring.S4:
+                via = f"reflected by {topology.switch_of(name)}"
             why = f"{origin.why}; {via}"
         if hop is None:
             return None  # the next hop cannot be resolved
         encapsulation = self.wrapping.kind(origin.prefix)
         if encapsulation is not None:  # IPIP: BIRD writes the BGP next hop, resolved or not, as the tunnel's far end
-            direct = wiring in (Wiring.S2, Wiring.S3, Wiring.S4)
+            direct = wiring not in (Wiring.S1, Wiring.S5)
             next_hop = topology.address_of(owner, family) if direct else hop.gateway
             own = topology.address_of(name, family)
             if own and next_hop and self.wrapping.applies(encapsulation, own, next_hop):
@@ -311,6 +304,8 @@ class RoutePlan:
         topology = self.topology
         routes = topology.local_routes(name) + topology.connected_routes(name)
         connected = {route.prefix for route in routes}
+        if not self.is_by_role:
+            return routes + [route for _, route in self._by_speakers(name) if route.prefix not in connected]
         groups: dict[tuple[object, ...], tuple[NextHop, ...]] = {}
         for origin in self.origins:
             tellers = self._tellers(origin)
@@ -335,14 +330,18 @@ class RoutePlan:
 
     def _tellers(self, origin: Origin) -> tuple[tuple[str, ...], ...]:
         """The nodes that tell their switch of the prefix, itself as next hop, by length of the AS path: 1, 2."""
+        if self.calico.wiring is Wiring.MESH:
+            return ()
         if self.calico.wiring is not Wiring.S3:
             return (origin.nodes,)
-        if origin.nodes not in self._tellers_of:
+        key = origin.nodes, origin.block_of
+        if key not in self._tellers_of:
             ases = {self.as_number[node] for node in origin.nodes}
-            same = tuple(name for name in self.nodes if self.as_number[name] in ases)
-            others = tuple(name for name in self.nodes if self.as_number[name] not in ases)
-            self._tellers_of[origin.nodes] = (same, others)
-        return self._tellers_of[origin.nodes]
+            tellers = [name for name in self.nodes if name != origin.block_of]
+            same = tuple(name for name in tellers if self.as_number[name] in ases)
+            others = tuple(name for name in tellers if self.as_number[name] not in ases)
+            self._tellers_of[key] = (same, others)
+        return self._tellers_of[key]
 
     def _switch_hops(self, name: str, tellers: tuple[tuple[str, ...], ...], family: int) -> tuple[NextHop, ...]:
         """Next hops: the tellers on this switch, else the switches toward them; best first, at most the ECMP width."""

@@ -151,6 +151,10 @@ class Topology:
         bridged = tuple(segment.name for _, segment in self._at[node] if segment.bridge is not None)
         return self.switch_of(node), bridged, self.gateway(node, 4), self.gateway(node, 6)
 
+    def addresses(self, device: str) -> tuple[str, ...]:
+        """All addresses of a device."""
+        return self._devices[device].addresses
+
     def address_of(self, device: str, family: int) -> str | None:
         """The primary address of a device."""
         return _of_family(self._devices[device].addresses, family)

@@ -102,5 +102,5 @@ def test_a_path_is_never_told_to_whom_it_came_from():
 )
 def test_a_loop_is_not_taken(path, reason):
     me, sender = replace(SPEAKER, cluster_id=7), Speaker("b", 64512, 2)
-    assert import_path(me, peering(), sender, path) == Withheld(reason)
+    assert import_path(me, peering(remote_is_client=True), sender, path) == Withheld(reason)
     assert isinstance(import_path(me, peering(allowed_own_as=1), sender, replace(BASE, as_path=(65001,))), Path)

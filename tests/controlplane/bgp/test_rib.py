@@ -11,9 +11,9 @@ from reference.clusters import routed_clusters
 from simnet.controlplane.bgp import rib as rib_module
 from simnet.controlplane.bgp.decision import deciding_clause, select_paths
 from simnet.controlplane.bgp.network import bgp_network
+from simnet.controlplane.bgp.origins import origins_of
 from simnet.controlplane.bgp.path import Learned, Path, Speaker
 from simnet.controlplane.bgp.rib import rib_of
-from simnet.controlplane.bgp.steady import origins_of
 from simnet.controlplane.calico.advertisement import service_advertisements
 from simnet.controlplane.fabric import build_fabric
 from simnet.model.calico import CalicoSettings, FabricMode, FabricSettings, Wiring
@@ -124,7 +124,7 @@ def test_the_best_and_merged_paths_are_the_next_hops_of_the_table_by_role(cluste
         if origin.prefix.version == 4:
             for node in origin.nodes:
                 originated.setdefault(node, []).append(origin.prefix)
-    network = bgp_network(cluster.fabric, cluster.nodes, cluster.calico, cluster.settings, 4)
+    network = bgp_network(cluster.fabric, cluster.nodes, cluster.calico, cluster.settings, 4, cluster.blocks)
     for device in cluster.fabric.devices:
         if device.kind is DeviceKind.CLIENTS:
             continue
@@ -145,7 +145,7 @@ def test_the_best_and_merged_paths_are_the_next_hops_of_the_table_by_role(cluste
                     else topology.gateway(name, 4).gateway
                     for path in used
                 ]
-                assert [hop.gateway for hop in routes[entry.prefix].next_hops] == gateways
+                assert [hop.gateway for hop in routes[entry.prefix].next_hops] == list(dict.fromkeys(gateways))
 
 
 def test_a_large_mesh_is_looked_at_by_its_ends_only_with_the_same_paths(monkeypatch):
