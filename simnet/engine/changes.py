@@ -15,6 +15,7 @@ from simnet.model.history import TableHistory
 from simnet.model.iptables.ruleset import Dnat, Family, Ruleset
 
 FAMILIES = (Family.IPV4, Family.IPV6)
+Target = tuple[str, int]  # address, port
 
 
 def later_rulesets(
@@ -48,21 +49,8 @@ def compile_changes(
     device_id = {device.name: number for number, device in enumerate(fabric.devices)}
     at_start = [hosts.get((device.name, family), -1) for device in fabric.devices for family in FAMILIES]
     sender = [device_id.get(name, -1) for link in fabric.links for name in (link.a, link.b)]
-    keys: dict[int, dict[int, bool]] = {}  # target key -> time -> held
-    by_node: dict[tuple[str, Family], list[tuple[int, int]]] = {}
-    for time_ps, node, family, number in rules:
-        by_node.setdefault((node, family), []).append((time_ps, number))
-    start: dict[int, bool] = {}
-    kept = {(change.node, change.time_ps): change.kept for change in history.rules}
+    start, keys = _changing_targets(history, hosts, rules, rulesets, addresses, device_id)
     place = {name: number for number, name in enumerate(place_names)}
-    for (node, family), versions in by_node.items():
-        now = _targets(rulesets[hosts[node, family]]) if (node, family) in hosts else set()
-        later = [(time_ps, _targets(rulesets[number]) | kept[node, time_ps]) for time_ps, number in sorted(versions)]
-        for address, port in sorted(now.union(*(targets for _, targets in later))):
-            row = np.array([device_id[node]]), np.array([addresses.intern(address)]), np.array([port])
-            key = int(target_key(*row)[0])
-            start[key] = (address, port) in now
-            keys[key] = {time_ps: (address, port) in targets for time_ps, targets in later}
     ordered = sorted(keys)
     position = {key: number for number, key in enumerate(ordered)}
     return Changes(
@@ -90,12 +78,50 @@ def compile_changes(
     )
 
 
-def _targets(ruleset: Ruleset) -> set[tuple[str, int]]:
+def _changing_targets(
+    history: TableHistory,
+    hosts: Mapping[tuple[str, Family], int],
+    rules: list[tuple[int, str, Family, int]],
+    rulesets: list[Ruleset],
+    addresses: AddressTable,
+    device_id: Mapping[str, int],
+) -> tuple[dict[int, bool], dict[int, dict[int, bool]]]:
+    """Return which endpoints (`target_key`) a node leads to at some times only: at the start, and from times on."""
+    by_node: dict[tuple[str, Family], list[tuple[int, int]]] = {}
+    for time_ps, node, family, number in rules:
+        by_node.setdefault((node, family), []).append((time_ps, number))
+    kept = {(change.node, change.time_ps): change.kept for change in history.rules}
+    named: dict[int, frozenset[Target]] = {}  # by id of the rule set
+
+    def targets(number: int) -> frozenset[Target]:
+        ruleset = rulesets[number]
+        if id(ruleset) not in named:
+            named[id(ruleset)] = _targets(ruleset)
+        return named[id(ruleset)]
+
+    start: dict[int, bool] = {}
+    keys: dict[int, dict[int, bool]] = {}
+    for (node, family), versions in by_node.items():
+        now: frozenset[Target] = targets(hosts[node, family]) if (node, family) in hosts else frozenset()
+        mine = {
+            time_ps: targets(number)
+            | {each for each in kept[node, time_ps] if (":" in each[0]) == (family is Family.IPV6)}
+            for time_ps, number in sorted(versions)
+        }
+        for address, port in now.union(*mine.values()) - now.intersection(*mine.values()):
+            row = np.array([device_id[node]]), np.array([addresses.intern(address)]), np.array([port])
+            key = int(target_key(*row)[0])
+            start[key] = (address, port) in now
+            keys[key] = {time_ps: (address, port) in held for time_ps, held in mine.items()}
+    return start, keys
+
+
+def _targets(ruleset: Ruleset) -> frozenset[Target]:
     """The endpoints that a rule set translates to."""
-    return {
+    table = ruleset.tables.get("nat")
+    return frozenset(
         (rule.target.address, rule.target.ports[0])
-        for table in ruleset.tables.values()
-        for chain in table.chains.values()
+        for chain in (table.chains.values() if table else ())
         for rule in chain.rules
         if isinstance(rule.target, Dnat) and rule.target.address and rule.target.ports
-    }
+    )

@@ -211,7 +211,14 @@ def _prepared(spec: ClusterSpec, statistic_mode: str) -> Callable[[Ruleset], Rul
     """What is done to a node's rules before they are compiled: Calico's are added, `statistic` may count."""
     as_nth = RoundRobin() if statistic_mode == "nth" else None
     nat_outgoing = NatOutgoing(spec.calico)
-    return lambda ruleset: as_nth(nat_outgoing(ruleset)) if as_nth else nat_outgoing(ruleset)
+    made: dict[int, tuple[Ruleset, Ruleset]] = {}  # by id of the given one, which stays alive: nodes share them
+
+    def prepare(ruleset: Ruleset) -> Ruleset:
+        if id(ruleset) not in made:
+            made[id(ruleset)] = ruleset, as_nth(nat_outgoing(ruleset)) if as_nth else nat_outgoing(ruleset)
+        return made[id(ruleset)][1]
+
+    return prepare
 
 
 def _device_hosts(cluster: Cluster, hosts: dict[tuple[str, Family], int]) -> NDArray[np.int32]:
