@@ -141,9 +141,10 @@ def _mean(rows: pd.DataFrame, column: str) -> str:
         return f"{number(factor * low)} to {number(factor * high)}{unit}"
     first = rows.iloc[0]
     ends = [factor * float(first[f"{column}_{end}"]) for end in ("low", "high")]
-    if np.isnan(ends).any() or ends[0] == ends[1]:
-        return f"{number(factor * low)}{unit}"
-    return f"{number(factor * low)}{unit} (95 % CI {number(ends[0])} to {number(ends[1])})"
+    mean, least, most = (number(figure) for figure in (factor * low, *ends))
+    if np.isnan(ends).any() or least == most:
+        return f"{mean}{unit}"
+    return f"{mean}{unit} (95 % CI {least} to {most})"
 
 
 def _range(values: pd.Series) -> str:

@@ -52,6 +52,27 @@ def load_over_time(flows: pd.DataFrame, by: str, edges_s: NDArray[np.float64], n
     return pd.DataFrame(rows)
 
 
+def packets_lost_over_time(losses: pd.DataFrame, runs: int) -> pd.DataFrame:
+    """Return request packets lost a second, mean over runs, by reason and time, the commonest reason first.
+
+    `losses` : frame `losses_over_time` of `runs` runs of equal length. Columns: `reason`, `start_s`, `end_s` of a bin,
+    `packets_per_s`; bins without a loss have no row, and what was lost after the run's end is left out.
+    """
+    mine = losses[(losses["effect"] == "packets") & (losses["end_ps"] >= 0)]
+    totals = mine.groupby("reason", observed=True)["count"].sum().sort_values(ascending=False, kind="stable")
+    summed = mine.groupby(["reason", "start_ps", "end_ps"], observed=True)["count"].sum().reset_index()
+    start_s, end_s = summed["start_ps"] / PS_PER_S, summed["end_ps"] / PS_PER_S
+    table = pd.DataFrame(
+        {
+            "reason": pd.Categorical(summed["reason"].astype(str), categories=[str(each) for each in totals.index]),
+            "start_s": start_s,
+            "end_s": end_s,
+            "packets_per_s": summed["count"] / (runs * (end_s - start_s)),
+        }
+    )
+    return table.sort_values(["reason", "start_s"], ignore_index=True)
+
+
 def _by_run(flows: pd.DataFrame, edges_s: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums of `weight`: [run, bin]."""
     runs, run_names = pd.factorize(flows["run"])

@@ -22,6 +22,7 @@ from simnet.model.recording import EFFECTS, REASONS, VERDICTS, Categories, Colum
 CONNECTION_RESET = REASONS.index("connection reset")
 PACKETS, ANSWERS, FAILED, BROKEN, INTERRUPTED, MOVED_POD, MOVED_WAY = range(len(EFFECTS))
 _SHAPE = (len(EFFECTS), len(VERDICTS), len(REASONS))
+BINS = 200  # of a run's duration; one more takes what is lost after it
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: the wires of a way, in order, as one number
 
 
@@ -39,6 +40,8 @@ class EventRecorder:
         self._counts = np.zeros((len(self.spans) + 1, *_SHAPE), np.int64)  # event + 1, so that none is 0
         self._first_loss_ps = np.full(len(self.spans) + 1, NEVER, np.int64)
         self._last_loss_ps = np.full(len(self.spans) + 1, -1, np.int64)
+        self.bin_ps = max(1, -(-duration_ps // BINS))
+        self._over_time = np.zeros((2, len(REASONS), BINS + 1), np.int64)  # packets, answers
         self._stretches: list[dict[str, NDArray[Any]]] = []
 
     def add(self, flows: FlowBatch, packets: PacketBatch, each: Connections) -> None:
@@ -66,18 +69,21 @@ class EventRecorder:
                 "last_sent_ps": packets.arrival_ps[each.end_packet[rows] - 1],
             }
         )
-        lost = rows[~whole & (reason != CONNECTION_RESET)]  # what follows a reset belongs where the reset does
+        lost = rows[~whole]
         if lost.size:
             self._count_losses(packets, each, lost)
 
     def _count_losses(self, packets: PacketBatch, each: Connections, rows: NDArray[np.intp]) -> None:
         owner, packet = spread(each.first_packet[rows], each.end_packet[rows])
-        verdict, reason = _fates(each, rows)
+        verdict, reason = (fate[owner] for fate in _fates(each, rows))
         sent_ps, ended_ps = packets.arrival_ps[packet], self._ended_ps(packets, each, rows[owner], packet)
-        event = self._windows.of_loss(ended_ps, sent_ps, np.zeros(len(packet), np.bool_))
         effect = np.where(each.delivered[rows], ANSWERS, PACKETS)[owner]
-        self._count(event, effect, verdict[owner], reason[owner])
-        self._note_losses(event, ended_ps)
+        place = (effect * len(REASONS) + reason) * (BINS + 1) + np.minimum(ended_ps // self.bin_ps, BINS)
+        self._over_time += np.bincount(place, minlength=self._over_time.size).reshape(self._over_time.shape)
+        now = np.flatnonzero(reason != CONNECTION_RESET)  # what follows a reset belongs where the reset does
+        event = self._windows.of_loss(ended_ps[now], sent_ps[now], np.zeros(len(now), np.bool_))
+        self._count(event, effect[now], verdict[now], reason[now])
+        self._note_losses(event, ended_ps[now])
 
     def _ended_ps(
         self, packets: PacketBatch, each: Connections, rows: NDArray[np.intp], packet: NDArray[np.int64]
@@ -192,7 +198,12 @@ class EventRecorder:
     def tables(self) -> dict[str, dict[str, ColumnData]]:
         """Return the tables that only a run with events has. To be asked once, when all is over."""
         self._finish()
-        return {"events": self._event_table(), "event_effects": self._effect_table(), "table_changes": self._changes()}
+        return {
+            "events": self._event_table(),
+            "event_effects": self._effect_table(),
+            "losses_over_time": self._loss_table(),
+            "table_changes": self._changes(),
+        }
 
     def _event_table(self) -> dict[str, ColumnData]:
         spans, counts = self.spans, self._counts[1:]
@@ -241,6 +252,16 @@ class EventRecorder:
             "verdict": Categories(np.where(moved, 0, verdict + 1).astype(np.int32), ("", *VERDICTS)),
             "reason": Categories(reason.astype(np.int32), REASONS),
             "count": self._counts[event, effect, verdict, reason],
+        }
+
+    def _loss_table(self) -> dict[str, ColumnData]:
+        when, effect, reason = np.nonzero(self._over_time.transpose(2, 0, 1))
+        return {
+            "start_ps": when * self.bin_ps,
+            "end_ps": np.where(when < BINS, (when + 1) * self.bin_ps, -1),
+            "effect": Categories((effect + 1).astype(np.int32), ("", *EFFECTS)),
+            "reason": Categories(reason.astype(np.int32), REASONS),
+            "count": self._over_time[effect, reason, when],
         }
 
     def _changes(self) -> dict[str, ColumnData]:

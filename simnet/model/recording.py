@@ -256,6 +256,14 @@ EVENT_EFFECTS: tuple[Column, ...] = (
     Column("count", "int64", "", "how many; packets of all events and of none sum to the run's totals"),
 )
 
+LOSSES_OVER_TIME: tuple[Column, ...] = (
+    Column("start_ps", "int64", "ps", "when this bin of time begins; the run's duration is cut into 200"),
+    Column("end_ps", "int64", "ps", "when it ends; -1: what is lost after the run's duration"),
+    Column("effect", "category", "", "packets or answers, as in `event_effects`"),
+    Column("reason", "category", "", "why they were lost"),
+    Column("count", "int64", "", "how many were lost in the bin; bins without any have no row"),
+)
+
 TABLE_CHANGES: tuple[Column, ...] = (
     Column("time_ps", "int64", "ps", "from when on the box uses it"),
     Column("event", "int32", "", "number of the event that it follows from, as in `events`; -1: none"),
@@ -289,11 +297,12 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
     "latency_over_time": LATENCY_OVER_TIME,
     "events": EVENTS,
     "event_effects": EVENT_EFFECTS,
+    "losses_over_time": LOSSES_OVER_TIME,
     "table_changes": TABLE_CHANGES,
     "calls": CALLS,
 }
 QUEUE_TABLES = ("stations", "latency", "latency_distribution", "latency_over_time")  # of runs with queues only
-EVENT_TABLES = ("events", "event_effects", "table_changes")  # of runs in which something happens only
+EVENT_TABLES = ("events", "event_effects", "losses_over_time", "table_changes")  # of runs with events only
 # In every frame of a Result that spans several runs, these come first:
 RUN_COLUMNS: tuple[Column, ...] = (
     Column("run", "category", "", "run id: a hash of the resolved scenario, the seed and the model version"),

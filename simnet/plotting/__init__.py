@@ -2,7 +2,7 @@
 
 from simnet.plotting.comparison import delay_ccdf, efficiency, efficiency_figure, hop_counts
 from simnet.plotting.convergence import convergence_figure, convergence_timeline
-from simnet.plotting.events import load_over_time, losses_over_time
+from simnet.plotting.events import load_over_time, losses_over_time, packets_lost_over_time
 from simnet.plotting.figures import save_figures
 from simnet.plotting.latency import latency_ccdf, latency_over_load, latency_over_time, latency_parts
 from simnet.plotting.report import write_report
@@ -27,6 +27,7 @@ __all__ = [
     "convergence_timeline",
     "convergence_figure",
     "losses_over_time",
+    "packets_lost_over_time",
     "load_over_time",
     "save_figures",
     "write_report",

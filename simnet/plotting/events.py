@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from simnet.analysis import over_time
 from simnet.analysis.result import Result
 from simnet.errors import ResultError
-from simnet.plotting.style import COLOURS, figure_style, legend_below, looks, new_axes, plain, point_text, sweep_point
+from simnet.plotting.style import (
+    COLOURS,
+    HATCHES,
+    figure_style,
+    legend_below,
+    looks,
+    new_axes,
+    plain,
+    point_text,
+    sweep_point,
+)
 from simnet.units import PS_PER_S
 
 LINES = ("-", "--", "-.", ":")
@@ -54,6 +64,58 @@ def losses_over_time(
         ax.set_title("\n".join(t for t in ("What is lost, and when", point_text(point)) if t), loc="left")
         legend_below(ax, 2)
     return ax
+
+
+def packets_lost_over_time(
+    result: Result, variant: str, *, at: Mapping[str, object] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw request packets lost a second by reason, stacked: means over repeats.
+
+    Unlike `losses_over_time` it counts all packets of a flow; what a client cannot send after a reset is lost when it
+    would have been sent.
+
+    ResultError of runs without events, or where no packet was lost.
+    """
+    point = sweep_point(result, at)
+    losses, ids = result.losses_over_time, set()
+    for manifest in result.manifests:
+        fits = all(manifest["sweep"].get(name) == value for name, value in point.items())
+        if fits and manifest["variant"] == variant:
+            ids.add(manifest["id"])
+    table = over_time.packets_lost_over_time(losses[losses["run"].isin(ids)], len(ids))
+    if table.empty:
+        raise ResultError(f"no packet of {variant} was lost while a run with events lasted")
+    width_s = float(table["end_s"].iloc[0] - table["start_s"].iloc[0])
+    bins = round(_latest_s(result) / width_s)
+    edges_s = width_s * np.arange(bins + 1)
+    with figure_style():
+        ax = new_axes() if ax is None else ax
+        _shade(ax, result, point, float(edges_s[-1]))
+        below = np.zeros(bins)
+        for number, reason in enumerate(table["reason"].cat.categories):
+            mine = table[table["reason"] == reason]
+            top = below.copy()
+            top[np.rint(mine["start_s"] / width_s).astype(int)] += mine["packets_per_s"].to_numpy()
+            ax.stairs(
+                top, edges_s, baseline=below, fill=True, facecolor=COLOURS[number % len(COLOURS)],
+                hatch=HATCHES[number % len(HATCHES)], edgecolor="white", linewidth=0, label=plain(reason),
+            )  # fmt: skip
+            below = top
+        ax.set_ylim(0, HEADROOM * float(below.max()))
+        ax.set_ylabel("packets lost a second")
+        title = f"Packets lost, and why: {plain(variant)}"
+        ax.set_title("\n".join(t for t in (title, point_text(point)) if t), loc="left")
+        legend_below(ax, 3)
+    return ax
+
+
+def _latest_s(result: Result) -> float:
+    """About when the runs end, as far as their tables say: the last flow's start, or the last loss or event."""
+    ends_ps = [result.losses_over_time["end_ps"].max(), result.events["start_ps"].max()]
+    ends_ps += [result.events["window_end_ps"].max()]
+    if len(result.flows):
+        ends_ps.append(result.flows["start_ps"].max())
+    return float(max(ends_ps)) / PS_PER_S
 
 
 def load_over_time(

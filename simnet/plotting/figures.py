@@ -13,7 +13,7 @@ from simnet.analysis.result import Result
 from simnet.errors import ResultError
 from simnet.plotting.comparison import SHOWN_OF_REQUESTS, delay_ccdf, efficiency_figure, hop_counts
 from simnet.plotting.convergence import convergence_figure
-from simnet.plotting.events import has_events, load_over_time, losses_over_time
+from simnet.plotting.events import has_events, load_over_time, losses_over_time, packets_lost_over_time
 from simnet.plotting.latency import latency_ccdf, latency_over_load, latency_over_time, latency_parts
 from simnet.plotting.spread import load_spread
 from simnet.plotting.stations import link_heat_map, stations_over_time
@@ -87,6 +87,11 @@ def _of_events(result: Result) -> Iterator[tuple[str, str, Figure]]:
     for number, variant in enumerate(result.variants):
         caption = f"Connections of each serving node over time: {variant}."
         yield f"load-over-time-{number}-{_safe(variant)}", caption, _figure(load_over_time(result, variant))
+        try:
+            ax = packets_lost_over_time(result, variant)
+        except ResultError:
+            continue  # none was lost, or the runs are of an older version
+        yield f"packets-lost-{number}-{_safe(variant)}", f"Packets lost, and why: {variant}.", _figure(ax)
 
 
 def _of_tables(result: Result) -> Iterator[tuple[str, str, Figure]]:

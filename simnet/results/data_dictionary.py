@@ -19,6 +19,7 @@ _ABOUT = {
     "latency_over_time": "Mean latency by time of sending, of runs with queues: shows where the warm-up ends.",
     "events": "A row an event of a run: its blast radius, the warm-up included (docs/models/events.md).",
     "event_effects": "The same by reason, and what is no event's: a row an event, effect, verdict and reason.",
+    "losses_over_time": "Packets and answers lost by when and why, of runs with events, the warm-up included.",
     "table_changes": "A row a route that a box learned, lost or sends elsewhere, of runs with events.",
 }
 

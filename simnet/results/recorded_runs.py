@@ -164,6 +164,11 @@ class RecordedRuns:
         return self._frame("event_effects")
 
     @property
+    def losses_over_time(self) -> pd.DataFrame:
+        """Packets and answers lost by when and why; empty of runs without events."""
+        return self._frame("losses_over_time")
+
+    @property
     def table_changes(self) -> pd.DataFrame:
         """Which box learned or lost which route when, and because of which event."""
         return self._frame("table_changes")

@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from reference.blast_radius import BlastRadius
 
+from simnet.engine.event_recorder import BINS
 from simnet.engine.network import compile_cluster
 from simnet.engine.simulate import prepare, simulate
 from simnet.engine.table_changes import Windows
 from simnet.errors import InputError
 from simnet.model.events import Event, EventKind
 from simnet.model.history import NO_EVENT, DeviceChange, TableHistory
-from simnet.model.recording import EVENTS
+from simnet.model.recording import EVENT_TABLES, EVENTS
 from simnet.model.workload import TCP, UDP
 
 
@@ -75,10 +76,18 @@ def agree(data, scenario):
     assert {row["name"] for row in effects} <= set(labels)
     keys = ("event", "effect", "verdict", "reason")
     assert {tuple(row[key] for key in keys): row["count"] for row in effects} == dict(plainly.effects)
+    bin_ps = -(-scenario.run.duration_ps // BINS)
+    over_time = Counter()
+    for (effect, reason, time_ps), count in plainly.all_losses.items():
+        over_time[min(time_ps // bin_ps, BINS) * bin_ps, effect, reason] += count
+    found = rows_of(recording.tables["losses_over_time"])
+    last_ps = BINS * bin_ps
+    assert all(row["end_ps"] == (row["start_ps"] + bin_ps if row["start_ps"] < last_ps else -1) for row in found)
+    assert {(row["start_ps"], row["effect"], row["reason"]): row["count"] for row in found} == over_time
     assert_conserved(recording, has_replies)
     short = replace(scenario, run=replace(scenario.run, window_flows=40))
     again = simulate(short, seed=SEED, compiled=compiled)
-    for name in ("events", "event_effects", "table_changes"):
+    for name in EVENT_TABLES:
         assert rows_of(again.tables[name]) == rows_of(recording.tables[name])
 
 
@@ -158,7 +167,7 @@ def test_an_event_without_an_end_has_a_window_without_one():
 
 def test_without_events_there_are_no_such_tables():
     recording = run_with(UDP, lambda cluster: TableHistory(dict(cluster.fibs)))
-    assert not {"events", "event_effects", "table_changes"} & set(recording.tables)
+    assert not set(EVENT_TABLES) & set(recording.tables)
 
 
 spans = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), min_size=1, max_size=8)

@@ -11,6 +11,7 @@ import pytest
 import simnet
 from simnet import run_experiment as runner
 from simnet.errors import ModelError
+from simnet.model.recording import EVENT_TABLES
 from simnet.model.scenario import Experiment
 
 DEMO = Path(__file__).parents[2] / "experiments" / "nginx-demo.yaml"
@@ -29,9 +30,12 @@ def tables(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("record", ["flows", "packets", "summary"])
-def test_one_and_two_workers_write_the_same_bytes(tmp_path, record):
-    experiment = small(f"record={record}")
+DIES = "events=[{at: 400ms, node: node-2, do: die, for: 200ms}]"
+
+
+@pytest.mark.parametrize(("record", "events"), [("flows", "events=[]"), ("packets", "events=[]"), ("summary", DIES)])
+def test_one_and_two_workers_write_the_same_bytes(tmp_path, record, events):
+    experiment = small(f"record={record}", events)
     for workers in (1, 2):
         outcome = runner.run_experiment(experiment, tmp_path / str(workers), workers=workers)
         assert not outcome.failures
@@ -41,6 +45,7 @@ def test_one_and_two_workers_write_the_same_bytes(tmp_path, record):
     names = {part for name in one for part in Path(name).parts}
     assert ("flows.parquet" in names) == (record != "summary")
     assert ("packets" in names) == (record == "packets")
+    assert ({f"{name}.parquet" for name in EVENT_TABLES} <= names) == (events == DIES)
 
 
 @pytest.mark.parametrize("placement", ["spread", "random"])

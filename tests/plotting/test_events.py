@@ -13,8 +13,8 @@ from results.synthetic import flows_table, table
 from simnet.analysis import over_time
 from simnet.analysis.result import Result
 from simnet.errors import ResultError
-from simnet.model.recording import EVENTS, Recording
-from simnet.plotting.events import has_events, load_over_time, losses_over_time
+from simnet.model.recording import EVENTS, LOSSES_OVER_TIME, Recording
+from simnet.plotting.events import has_events, load_over_time, losses_over_time, packets_lost_over_time
 from simnet.results.store import RunDescription
 
 SPAN = {"at_ps": 4 * 10**12, "until_ps": 6 * 10**12, "name": "broken"}
@@ -99,3 +99,28 @@ def test_an_events_window_is_shaded_to_where_tables_are_as_before_and_dotted_whe
     assert shaded == [(4, 6), (6, 8)]
     dotted = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == ":"]
     assert dotted == [4.5, 4.75]
+
+
+def test_packets_lost_are_stacked_by_reason_at_the_time_of_their_loss():
+    def run_with_losses(repeat):
+        description, recording = run(repeat, lost=1)
+        lost = [
+            {"start_ps": at * S, "end_ps": (at + 1) * S, "effect": effect, "reason": reason, "count": count}
+            for at, effect, reason, count in [
+                (4, "packets", "no route", 6 + 2 * repeat), (5, "packets", "link down", 3),
+                (4, "packets", "link down", 1), (4, "answers", "no route", 100),
+            ]
+        ]  # fmt: skip
+        lost.append({"start_ps": 10 * S, "end_ps": -1, "effect": "packets", "reason": "no route", "count": 50})
+        event = QUIET | {"start_ps": 4 * S, "end_ps": 6 * S, "window_end_ps": 6 * S, "name": "broken"}
+        tables = {"events": table(EVENTS, [event]), "losses_over_time": table(LOSSES_OVER_TIME, lost)}
+        return description, Recording({**recording.tables, **tables})
+
+    ax = packets_lost_over_time(Result.from_recordings([run_with_losses(0), run_with_losses(1)]), "pod")
+    steps = {step.get_label(): step.get_data() for step in ax.patches if hasattr(step, "get_data")}
+    assert list(steps) == ["no route", "link down"]  # the commonest first
+    np.testing.assert_allclose(steps["no route"].values, [0, 0, 0, 0, 7, 0, 0, 0, 0, 0])
+    np.testing.assert_allclose(steps["link down"].values - steps["link down"].baseline, [0, 0, 0, 0, 1, 3, 0, 0, 0, 0])
+    np.testing.assert_array_equal(steps["no route"].edges, np.arange(11))
+    with pytest.raises(ResultError, match="no packet of pod was lost"):
+        packets_lost_over_time(Result.from_recordings([run(0, lost=0)]), "pod")

@@ -40,6 +40,7 @@ class BlastRadius:
         self.rows = [self.tables_of(n, entries_over_time(history, rules), duration_ps) for n in range(len(self.events))]
         self.effects = Counter()  # (event, effect, verdict, reason) -> how many
         self.losses_ps = {}  # event -> [instants]
+        self.all_losses = Counter()  # (effect, reason, instant) -> how many
         for flow in simulation.flows:
             self.account(flow)
 
@@ -123,6 +124,7 @@ class BlastRadius:
             whole, ended_ps, _, verdict, reason, what, _, _ = exchange
             if whole:
                 continue
+            self.all_losses[what, reason, ended_ps] += 1
             if reason != RESET or owner_of_reset is None:
                 owner = self.owner_of_loss(exchange)
                 self.losses_ps.setdefault(owner, []).append(ended_ps)
