@@ -5,15 +5,17 @@ from dataclasses import replace
 
 import pytest
 from engine.bgp_networks import LAB, with_timers
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.bgp import FAR, routers_of, settle
 from reference.clusters import routed_clusters
 
+from simnet.controlplane.bgp.sessions import AT_SWITCH
 from simnet.engine.bgp_processes import ControlPlane
-from simnet.model.calico import Wiring
 from simnet.model.fib import RouteKind
 from simnet.units import PS_PER_S
+
+IN_SHORT = {"wirings": AT_SWITCH, "reflects": False}  # the wirings that the reference knows
 
 
 def families(cluster):
@@ -60,13 +62,7 @@ def check_fibs(cluster, by_family, fibs):
             assert mine == table_of(cluster, router), name
 
 
-def is_compared(cluster):
-    """Under S3 the owner of a block passes on no address that another borrowed from it; `steady` says otherwise."""
-    return cluster.calico.wiring is not Wiring.S3 or not any(block.borrowed for block in cluster.blocks)
-
-
 def _steady(cluster, order, add_path):
-    assume(is_compared(cluster))
     check_fibs(cluster, tables(cluster, order=order, mesh_has_add_path=add_path), cluster.fibs)
 
 
@@ -74,14 +70,14 @@ orders = st.none() | st.integers(0, 2**16)
 
 
 @settings(max_examples=60)
-@given(routed_clusters(), orders)
+@given(routed_clusters(**IN_SHORT), orders)
 def test_the_steady_tables_are_those_of_the_reference(cluster, order):
     _steady(cluster, order, False)
 
 
 @pytest.mark.slow
 @settings(max_examples=2_000)
-@given(routed_clusters(most_nodes=7), orders)
+@given(routed_clusters(most_nodes=7, **IN_SHORT), orders)
 def test_the_steady_tables_are_those_of_the_reference_on_many_more(cluster, order):
     _steady(cluster, order, False)
 
@@ -99,7 +95,6 @@ def simnets(path):
 
 def _cold(cluster, seed):
     """Every Loc-RIB after speakers came up at jittered times: the best path with all attributes, the merged ones."""
-    assume(is_compared(cluster))
     cluster = replace(cluster, services=())
     ready, spec = with_timers(cluster, LAB, LAB)
     plane = ControlPlane(ready, spec, seed, is_cold=True)
@@ -118,13 +113,13 @@ def _cold(cluster, seed):
 
 
 @settings(max_examples=30)
-@given(routed_clusters(most_nodes=4), st.integers(0, 2**32))
+@given(routed_clusters(most_nodes=4, **IN_SHORT), st.integers(0, 2**32))
 def test_speakers_that_come_up_cold_choose_the_paths_of_the_reference(cluster, seed):
     _cold(cluster, seed)
 
 
 @pytest.mark.slow
 @settings(max_examples=1_000)
-@given(routed_clusters(most_nodes=6), st.integers(0, 2**32))
+@given(routed_clusters(most_nodes=6, **IN_SHORT), st.integers(0, 2**32))
 def test_speakers_that_come_up_cold_choose_the_paths_of_the_reference_on_many_more(cluster, seed):
     _cold(cluster, seed)

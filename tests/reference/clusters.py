@@ -87,7 +87,7 @@ def peers_and_filters(draw, nodes, racks):
 
 
 @st.composite
-def routed_clusters(draw, *, wirings=tuple(Wiring), dual_stack=None, most_nodes=5):
+def routed_clusters(draw, *, wirings=tuple(Wiring), dual_stack=None, most_nodes=5, reflects=True):
     """A cluster of up to `most_nodes` nodes in any wiring, mode and shape, some with a borrowed address."""
     leaves = draw(st.integers(0, 3))
     modes = tuple(draw(st.sampled_from(FabricMode)) for _ in range(leaves))
@@ -107,7 +107,7 @@ def routed_clusters(draw, *, wirings=tuple(Wiring), dual_stack=None, most_nodes=
     )
     numbering = draw(st.sampled_from(["one", "own", "rack"]))
     wiring = draw(st.sampled_from(wirings))
-    reflecting = draw(st.sampled_from([0, 0, 1, 2])) if wiring in (*MESHED, Wiring.PEERS) else 0
+    reflecting = draw(st.sampled_from([0, 0, 1, 2])) if reflects and wiring in (*MESHED, Wiring.PEERS) else 0
     nodes = []
     for i in range(draw(st.integers(1, most_nodes))):
         subnet = i % leaves if leaves else 0  # one a leaf, so that bridged leaves are possible
