@@ -11,14 +11,17 @@ GAP_S = 10 * N / 200  # ten mean gaps between calls to one node: none so long in
 
 
 @pytest.fixture(scope="module")
-def flows(run_shipped):
-    ran = run_shipped("node-failure", "run.repeat=1")
+def runs(run_shipped):
     found = {}
-    for run in ran:
+    for run in run_shipped("node-failure", "run.repeat=1"):
         bfd, restart = run.point["calico.bgp.bfd"] != "none", run.point["calico.bgp.gracefulRestart"] != "none"
-        frame = run.frames["flows"]
-        found[run.variant, bfd, restart] = frame.assign(second=frame["start_ps"] / 1e12)
+        found[run.variant, bfd, restart] = run.frames
     return found
+
+
+@pytest.fixture(scope="module")
+def flows(runs):
+    return {which: each["flows"].assign(second=each["flows"]["start_ps"] / 1e12) for which, each in runs.items()}
 
 
 def between(frame, start_s, end_s):
@@ -74,3 +77,40 @@ def test_the_address_moves_when_the_timer_says(flows, bfd, soonest_s, latest_s):
 def test_a_killed_daemon_costs_the_routes_to_its_pods_unless_they_are_kept(flows, variant, share, bfd):
     assert_lost(flows[variant, bfd, False], KILLED_S + 0.01, BACK_S, share, "no route")
     assert between(flows[variant, bfd, True], KILLED_S - 10, 60)["answered"].all()
+
+
+def lost_by(frames, event, reason):
+    effects = frames["event_effects"]
+    chosen = (effects["event"] == event) & (effects["effect"] == "packets") & (effects["reason"] == reason)
+    return int(effects.loc[chosen, "count"].sum())
+
+
+def assert_near(count, share, calls):
+    assert abs(count - share * calls) <= 4 * (share * (1 - share) * calls) ** 0.5
+
+
+@pytest.mark.parametrize(("bfd", "soonest_s", "latest_s"), [(False, 3.75, 9.0), (True, 0.6, 0.9)])
+def test_each_event_loses_its_share_of_the_calls_between_the_instants_that_its_row_names(
+    runs, flows, bfd, soonest_s, latest_s
+):
+    frames = runs["load-balancer-cluster", bfd, False]
+    silent, killed = frames["events"].to_dict("records")
+    assert soonest_s <= silent["time_to_withdraw_ps"] / 1e12 <= latest_s + 0.01
+    assert 0.001 <= killed["time_to_withdraw_ps"] / 1e12 <= 0.002
+    followed_s, whole_s = SILENT_S + silent["time_to_withdraw_ps"] / 1e12, silent["window_end_ps"] / 1e12
+    frame = flows["load-balancer-cluster", bfd, False]
+    assert_near(lost_by(frames, 0, "link down"), BOTH_LEGS, len(between(frame, SILENT_S, followed_s)))
+    assert_near(lost_by(frames, 0, "no route"), 1 / N, len(between(frame, followed_s, whole_s)))
+    assert_near(killed["packets_lost"], 1 / N, len(between(frame, KILLED_S, killed["window_end_ps"] / 1e12)))
+    for event in (silent, killed):
+        assert event["start_ps"] <= event["first_loss_ps"] <= event["last_loss_ps"] <= event["window_end_ps"] + 1e9
+
+
+@pytest.mark.parametrize("variant", ["load-balancer-local", "load-balancer-cluster", "node-port", "pod"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_every_call_that_is_lost_is_one_of_the_two_events(runs, variant, restart):
+    frames = runs[variant, False, restart]
+    silent, killed = frames["events"].to_dict("records")
+    assert silent["packets_lost"] + killed["packets_lost"] == (~frames["flows"]["answered"]).sum()
+    if restart:
+        assert (killed["time_to_withdraw_ps"], killed["time_to_repair_ps"], killed["packets_lost"]) == (-1, 0, 0)
