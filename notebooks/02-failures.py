@@ -18,12 +18,13 @@
 # At 40 s the BGP daemon of node-3 is killed, and is back after 5 s. The same calls go to a LoadBalancer IP with
 # `externalTrafficPolicy: Local`, to one with `Cluster`, to a node port, and to the pods themselves.
 #
-# `experiments/node-failure.yaml` with 4 of its 10 repeats. Lines are means over repeats, bands 95 % intervals, grey is when something is broken.
+# `experiments/node-failure.yaml` with 4 of its 10 repeats. Lines are means over repeats, bands 95 % intervals. Grey is when something is broken, lighter grey
+# lasts until all tables are as before in the slowest repeat; between the dotted lines tables had followed.
 
 # %%
 # %matplotlib inline
 import simnet
-from simnet.plotting import load_over_time, losses_over_time
+from simnet.plotting import convergence_figure, load_over_time, losses_over_time, packets_lost_over_time
 
 failures = simnet.run(simnet.load_experiment("../experiments/node-failure.yaml", settings=["run.repeat=4"]))
 plain = {"calico.bgp.bfd": "none", "calico.bgp.gracefulRestart": "none"}
@@ -32,7 +33,11 @@ both = {"calico.bgp.bfd": "300ms", "calico.bgp.gracefulRestart": "120s"}
 # %% [markdown]
 # ## Hold timer alone
 #
-# The hold time is 9 s. BIRD draws it from three quarters to all of that, counted from the last KEEPALIVE, so the break is noticed 3.75 to 9 s later.
+# The hold time is 9 s. BIRD draws it from three quarters to all of that, counted from the last KEEPALIVE, so the break is noticed 3.75 to 9 s later. Which
+# route the switch loses when, and when it has it again, in the first repeat:
+
+# %%
+convergence_figure(failures, "silent link", at=plain)
 
 # %%
 losses_over_time(failures, at=plain).figure
@@ -42,6 +47,12 @@ losses_over_time(failures, at=plain).figure
 # nodes, each with a pod. With policy Cluster they still send every fourth call to the pod behind the silent link, for it is an endpoint as before.
 #
 # The killed daemon leaves its node's kernel routes as they are, yet the switch withdraws at once: healthy pods become unreachable.
+
+# %%
+packets_lost_over_time(failures, "load-balancer-cluster", at=plain).figure
+
+# %% [markdown]
+# First the link itself loses packets; once the switch has noticed, the pod behind it has no route, and what kube-proxy sends there is lost for that reason.
 
 # %%
 load_over_time(failures, "load-balancer-local", at=plain).figure
@@ -66,6 +77,24 @@ lost.pivot_table(index=list(plain), columns="variant", values="lost_percent", ob
 
 # %%
 {"hold timer": round(100 / 4 * 6.55 / 60, 2), "BFD": round(100 / 4 * 0.77 / 60, 2)}
+
+# %% [markdown]
+# ## Event by event
+#
+# The frame `events` has a row for each event of each run: when tables had followed, when they were as before, what was lost in between.
+# `event_summary` is its mean over repeats; the VIP with policy Local and the pod, without graceful restart:
+
+# %%
+by_event = failures.event_summary.query(
+    "`calico.bgp.gracefulRestart` == 'none' and variant in ['load-balancer-local', 'pod']"
+)
+by_event[["name", "calico.bgp.bfd", "variant", "time_to_withdraw_s", "time_to_repair_s", "packets_lost"]].round(3)
+
+# %% [markdown]
+# The killed daemon is noticed after a millisecond and loses what its pods are called for until it is back. No loss lies outside of the two windows:
+
+# %%
+int(failures.event_effects.query("event == -1")["count"].sum())
 
 # %% [markdown]
 # ## Answer
