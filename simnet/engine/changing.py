@@ -52,6 +52,7 @@ class ChangingSender(Sender):
         self._next_ps = np.append(change_instants(compiled.network), NEVER)  # every change of any table
         self._trip_ps = 0  # longest time there and back so far
         self._living: list[Part] = []  # flows that live through a change; what they `sent_before` has its fate
+        self._settled_until_ps = int(NEVER)
 
     def send(self, flows: FlowBatch, packets: PacketBatch) -> Iterator[Sent]:
         """Yield the connections of a window, and those of earlier flows that live through changes."""
@@ -67,6 +68,11 @@ class ChangingSender(Sender):
         if self._living:
             living, self._living = Part.side_by_side(self._living), []
             yield from self._send_on(living)
+
+    @property
+    def settled_until_ps(self) -> int:
+        """No packet sent before this time is still to come, but of flows that have not been handed over."""
+        return self._settled_until_ps
 
     def _first_ways(self, flows: FlowBatch, packets: PacketBatch) -> Iterator[Sent]:
         """Every flow's packets that meet the tables of its beginning; flows that have others are kept for later."""
@@ -108,6 +114,8 @@ class ChangingSender(Sender):
             yield flows, packets, rows_of(made, np.flatnonzero(batch.time_ps < before_ps)) if late.size else made
         living = np.flatnonzero(settled < flows.packet_count)
         if living.size:
+            earliest_ps = int(packets.arrival_ps[first[living] + settled[living]].min())
+            self._settled_until_ps = min(self._settled_until_ps, earliest_ps)
             part = Part(flows, packets, np.zeros(len(flows), dtype=np.int64), settled)
             self._living.append(part if living.size == len(flows) else part.rest(living, first[living]))
 

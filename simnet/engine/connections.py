@@ -20,6 +20,7 @@ from simnet.dataplane.path.entries import UDP_STREAM_AGE_PS, UDP_STREAM_TIMEOUT_
 from simnet.dataplane.path.hooks import HookState
 from simnet.dataplane.path.tracked import RANK_BITS
 from simnet.dataplane.path.wires import PathCost, path_cost
+from simnet.dataplane.versions import NEVER
 from simnet.engine.network import CompiledCluster
 from simnet.engine.targets import Callers, Targets
 from simnet.model.flows import FlowBatch, PacketBatch
@@ -171,6 +172,11 @@ class Sender:
     def finish(self) -> Iterator[Sent]:
         """Yield the connections that begin after the last window."""
         yield from self._send_in_order(np.iinfo(np.int64).max)
+
+    @property
+    def settled_until_ps(self) -> int:
+        """No packet sent before this time is still to come, but of flows that have not been handed over."""
+        return NEVER
 
     def _is_order_free(self, flows: FlowBatch) -> bool:
         return not self.compiled.network.remembers or int(flows.protocol[0]) != UDP

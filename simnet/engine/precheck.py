@@ -97,11 +97,6 @@ def _unknown_subjects(run: PlannedRun, ready: PlacedObjects) -> Iterable[Problem
     clients = scenario.variant.clients or scenario.workload.clients
     pods = [pod.key for pod in ready.pods]
     yield from unknown_subjects(wired(scenario.cluster, ready, clients), pods, events)
-    if scenario.has_queues:
-        yield Problem(
-            Position(""), "events", "events in a run with queues", "one of the two",
-            "remove `events`, or every key that describes a queue, a CPU or a pod's service",
-        )  # fmt: skip
 
 
 def _remembering(run: PlannedRun, ready: PlacedObjects) -> Iterable[Problem]:

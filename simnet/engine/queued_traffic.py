@@ -134,7 +134,7 @@ class QueuedTraffic:
             "sent_ps": packets.arrival_ps[rows],
             "size_bytes": packets.size_bytes[rows],
             "reply_bytes": packets.reply_size_bytes[rows],
-            "opens": rows == each.first_packet[owner],
+            "opens": (rows == each.first_packet[owner]) & each.opens[owner],
         }
         self._held = _joined(self._held, made)
         self._is_sorted = False

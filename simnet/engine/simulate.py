@@ -102,7 +102,7 @@ def simulate(
         record(sender.send(flows, packets))
         now_ps = int(flows.start_ps[-1])
         if queues is not None:
-            queues.advance(now_ps)
+            queues.advance(min(now_ps, sender.settled_until_ps))
         progress(now_ps)
     record(sender.finish())
     if queues is not None:

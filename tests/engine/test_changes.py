@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
-from engine.scenarios import MS, S, cluster, nodes, pod, same_bytes, scenario, scenarios, service
-from engine.test_agreement import assert_agreement
+from engine.scenarios import MS, S, cluster, nodes, plain, pod, same_bytes, scenario, scenarios, service
+from engine.test_agreement import assert_agreement, engine_run
+from engine.test_queues import queued_scenarios
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from simnet.engine import changing, queued_traffic
 from simnet.engine.network import compile_cluster
 from simnet.engine.simulate import prepare, simulate
+from simnet.errors import InputError
 from simnet.model.fabric import DeviceKind
 from simnet.model.fib import Fib, RouteKind
 from simnet.model.history import DeviceChange, FibChange, LinkChange, PodChange, RulesChange, TableHistory
@@ -74,7 +78,6 @@ def with_pauses(scenario):
     assume(scenario.run.statistic_mode == "random")
     assume(all(each.session_affinity == "None" for each in scenario.cluster.objects.services))
     assume(scenario.cluster.fabric.ecmp_choice != "resilient")
-    assume(not scenario.has_queues)
     if scenario.workload.shape.gap_ps == Constant(0):  # packets would overtake each other where a way changes
         shape = replace(scenario.workload.shape, gap_ps=Constant(60 * MS))
         scenario = replace(scenario, workload=replace(scenario.workload, shape=shape))
@@ -93,8 +96,34 @@ def test_both_simulations_agree_on_every_packet_while_tables_change(data, scenar
     agree(data, scenario)
 
 
+@given(st.data(), queued_scenarios())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+def test_both_simulations_agree_on_every_packet_in_queues_while_tables_change(data, scenario):
+    agree(data, scenario)
+
+
+@given(st.data(), queued_scenarios(), st.sampled_from([1, 3]))
+@settings(max_examples=10, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+def test_where_windows_are_cut_makes_no_difference_in_queues_while_tables_change(data, scenario, window_flows):
+    scenario = with_pauses(scenario)
+    try:
+        made = prepare(scenario, seed=3).cluster
+        history = data.draw(histories(made, scenario.run.duration_ps))
+        compiled = compile_cluster(made, scenario.cluster, seed=3, history=history)
+        found = []
+        for flows, some in ((window_flows, 5), (65536, 1 << 16)):
+            cut = replace(scenario, run=replace(scenario.run, window_flows=flows))
+            with patch.object(queued_traffic, "_SLICE", some), patch.object(changing, "PACKETS_TO_WAIT", some):
+                recording, packets = engine_run(cut, compiled, 3)
+            tables = {t: {name: plain(column) for name, column in c.items()} for t, c in recording.tables.items()}
+            found.append((repr(tables), sorted(packets), recording.totals))
+    except InputError:
+        return
+    assert found[0] == found[1]
+
+
 @pytest.mark.slow
-@given(st.data(), scenarios())
+@given(st.data(), scenarios() | queued_scenarios())
 @settings(max_examples=1500, suppress_health_check=list(HealthCheck), deadline=None)
 def test_both_simulations_agree_on_every_packet_of_many_scenarios_that_change(data, scenario):
     agree(data, scenario)

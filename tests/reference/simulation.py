@@ -107,6 +107,7 @@ class Packet:
     work: tuple = ()  # what its service time is drawn from, if not flow and number
     answer: object = None
     link_delays_ps: tuple = ()
+    visits: list = field(default_factory=list)  # stations, where tables change: what is called, with what
 
     def end(self, verdict, reason, now_ps):
         self.verdict, self.reason, self.ended_ps = verdict, reason, now_ps
@@ -183,32 +184,35 @@ class Simulation:
             target_count=len(self.targets), fixed_target=fixed_target,
         )  # fmt: skip
         if self.scenario.has_queues:
-            self.make_queues(generator)
             sent = sorted((packet[0], flow.flow_id, k) for flow in made for k, packet in enumerate(flow.packets))
             self.ranks = {key[1:]: rank for rank, key in enumerate(sent)}
+            if not self.changes:
+                self.queues = self.make_queues(self.env, generator)
         for each in made:
             flow = self.begin(each, generator.workload.protocol)
             self.env.process(self.send_flow(flow, generator.reply_size is not None))
-        return self.run_to_the_end()
+        return self.run_to_the_end(generator)
 
     def run_closed(self, generator, choice, fixed_target):
         """Let clients that wait make their flows as they go."""
-        self.make_queues(generator)
+        self.queues = self.make_queues(self.env, generator)
         self.closed_loop = closed_loop.ClosedLoop(self, generator, choice, fixed_target)
         self.env.run()
         self.totals += self.closed_loop.settle(self.flows)
-        return self.run_to_the_end()
+        return self.run_to_the_end(generator)
 
-    def run_to_the_end(self):
+    def run_to_the_end(self, generator):
         self.env.run()
+        if self.scenario.has_queues and self.changes:
+            self.wait_in_queues(generator)
         for flow in self.flows:
             self.account(flow)
         return self
 
-    def make_queues(self, generator):
+    def make_queues(self, env, generator):
         law = generator.service_time
-        self.queues = queues.Queues(
-            self.env, self.cluster, self.scenario,
+        return queues.Queues(
+            env, self.cluster, self.scenario,
             lambda stream, number: round(
                 one_by_one.value_of(law, one_by_one.open_uniform(self.seed, "workload/service-time", stream, number))
             ) if law else 0,
@@ -236,6 +240,36 @@ class Simulation:
         if number == 0:
             ended.callbacks.append(lambda _: flow.led.succeed())
         return packet, ended
+
+    def wait_in_queues(self, generator):
+        """Where tables change, they are asked as if nobody waited; then every packet goes its way again, and waits."""
+        env = simpy.Environment(initial_time=0)
+        self.queues = self.make_queues(env, generator)
+        for flow in self.flows:
+            replies = {reply.number: reply for reply in flow.replies}
+            for packet in flow.requests:
+                env.process(self.wait(env, packet, replies.get(packet.number)))
+        env.run()
+
+    def wait(self, env, packet, reply):
+        rank = self.ranks[packet.flow.made.flow_id, packet.number]
+        packet.journey = journey = queues.Journey(rank, None)
+        yield queues.At(env, packet.sent_ps, rank)
+        for each in (packet, reply):
+            if each is None or journey.lost_at:
+                continue
+            each.journey = journey
+            for visit, *what in each.visits:
+                arrived_ps = env.now
+                yield from getattr(self.queues, visit)(each, *what)
+                if visit == "serve" and not journey.lost_at:
+                    packet.in_pod_ps = arrived_ps
+            each.ended_ps = env.now
+        if journey.lost_at:
+            if packet.in_pod_ps < 0:
+                packet.end("dropped", "queue full", journey.lost_ps)
+            if reply is not None:
+                reply.end("dropped", "queue full", journey.lost_ps)
 
     def source_of(self, origin, address, target):
         """A process of a node takes the address of the interface that its route leaves by, where that is a tunnel."""
@@ -269,6 +303,8 @@ class Simulation:
         if packet.verdict == "delivered" and flow.protocol != UDP:
             self.meet_socket(packet)
         packet.is_routed = packet.verdict == "delivered"
+        if packet.is_routed:
+            packet.visits.append(("serve",))
         if self.queues:
             yield from self.serve(packet)
         if not packet.is_routed or not has_replies:
@@ -424,6 +460,7 @@ class Simulation:
             extra = packet.tunnel.extra_bytes if packet.outer else 0
             packet.wires.append((wire, extra))
             packet.links += 1
+            packet.visits.append(("cross", wire, extra))
             if self.queues:
                 yield from self.queues.cross(packet, wire, extra)
                 continue
@@ -452,12 +489,11 @@ class Simulation:
         node, header = packet.place, packet.header
         before = packet.rules_scanned, packet.endpoint_rules_scanned
         step = self.decide(packet, sent_here)
+        family = rs.Family.IPV6 if ":" in header.destination else rs.Family.IPV4
+        scanned = packet.rules_scanned - before[0], packet.endpoint_rules_scanned - before[1]
+        packet.visits.append(("handle", node, header, *scanned, (node, family) in self.host))
         if self.queues:
-            family = rs.Family.IPV6 if ":" in header.destination else rs.Family.IPV4
-            yield from self.queues.handle(
-                packet, node, header, packet.rules_scanned - before[0], packet.endpoint_rules_scanned - before[1],
-                (node, family) in self.host,
-            )  # fmt: skip
+            yield from self.queues.handle(packet, *packet.visits[-1][1:])
             packet.ended_ps = self.env.now if packet.verdict else packet.ended_ps
         if step is not None:
             yield from self.follow(packet, step)
