@@ -73,6 +73,11 @@ def _fits_loop(model: WorkloadModel, reading: Reading, path: FieldPath) -> None:
             (*path, "flows", "protocol"), "udp beside closedLoop", "tcp or sctp: clients that wait keep connections",
             "remove `protocol: udp`, or closedLoop", of_key=True,
         )  # fmt: skip
+    if model.flows.reply_size == "none":
+        reading.refuse(
+            (*path, "flows", "replySize"), "replySize: none beside closedLoop", "answers to wait for",
+            "remove `replySize: none`, or closedLoop", of_key=True,
+        )  # fmt: skip
 
 
 def keep_alive_of(model: RequestsModel, duration_ps: int) -> KeepAlive | ClosedLoop:
