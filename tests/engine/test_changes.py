@@ -78,7 +78,12 @@ def with_pauses(scenario):
     assume(scenario.run.statistic_mode == "random")
     assume(all(each.session_affinity == "None" for each in scenario.cluster.objects.services))
     assume(scenario.cluster.fabric.ecmp_choice != "resilient")
-    if scenario.workload.shape.gap_ps == Constant(0):  # packets would overtake each other where a way changes
+    if scenario.has_queues:  # a packet is to be there before the next is sent: at most 2 ms a wire
+        fabric = scenario.cluster.fabric
+        rates = {name: max(getattr(fabric, name), 7_777_777) for name in ("link_rate_bps", "client_link_rate_bps")}
+        scenario = replace(scenario, cluster=replace(scenario.cluster, fabric=replace(fabric, **rates)))
+    if scenario.has_queues or scenario.workload.shape.gap_ps == Constant(0):
+        # Packets would overtake each other where a way changes.
         shape = replace(scenario.workload.shape, gap_ps=Constant(60 * MS))
         scenario = replace(scenario, workload=replace(scenario.workload, shape=shape))
     return scenario
