@@ -40,6 +40,10 @@ class _Pass:
     slot: NDArray[np.int64]  # [v]
     # [v] service of each visit and all before it, where all are equal, so that no order changes the sums
     work_ps: NDArray[np.int64] | None
+    # [stations] when its servers are free, on one line: a station's times lie beyond those of the one before
+    opens_ps: NDArray[np.int64]
+    fits: bool  # in one line, whatever waits
+    is_plain: bool  # one server each, and room for all
     key: NDArray[np.int64] | None = None  # [v] station | arrival | slot, ascending
     departure_ps: NDArray[np.int64] | None = None  # [v]
 
@@ -109,7 +113,14 @@ class Window:
                 low_bits = (station_of << (self.slot_bits + self.time_bits)) + slot
                 first = begin[level.first_place + used] - low
                 work_ps = self._equal_work_ps(level, slot) if is_swept else None
-                each = _Pass(level, low_bits, first, mine[used], stations, delay_ps, slot, work_ps)
+                free_ps = np.maximum(self.state.free_ps[stations] - self.begin_ps, 0)
+                total_ps = int(work_ps[-1] if work_ps is not None else self.prices.service_ps(slot).sum())
+                fits = int(free_ps.max()) + total_ps + self.span_ps < (1 << self.time_bits) - 1
+                opens_ps = (np.arange(len(used)) << self.time_bits) + free_ps
+                is_plain = not self.state.is_special[stations].any()
+                each = _Pass(
+                    level, low_bits, first, mine[used], stations, delay_ps, slot, work_ps, opens_ps, fits, is_plain
+                )
                 passes.append(each)
             if passes:
                 self.groups.append((is_swept, passes))
@@ -161,7 +172,7 @@ class Window:
         arrival <<= slot_bits
         arrival += each.low_bits
         key = arrival
-        if each.key is not None and np.array_equal(key, each.key):
+        if each.key is not None and (key == each.key).all():
             return False
         key.sort(kind="stable")  # nearly sorted: station by station, and by arrival as of the sweep before
         each.key = key
@@ -175,12 +186,10 @@ class Window:
             service = self.prices.service_ps(slot)
             work = np.cumsum(service)
             before = work - service
-        free = np.maximum(self.state.free_ps[each.stations] - self.begin_ps, 0)
-        latest = int(free.max()) + int(work[-1]) + self.span_ps
-        if latest < time_mask:
+        if each.fits:
             placed -= before
-            opened = (np.arange(len(free)) << self.time_bits) + free - before[each.first]
-            placed[each.first] = np.maximum(placed[each.first], opened)
+            opened = each.opens_ps - before.take(each.first)
+            placed[each.first] = np.maximum(placed.take(each.first), opened)
             # The same as maximum, which takes five times as long where numpy uses AVX-512.
             departure = np.fmax.accumulate(placed)
             departure += work
@@ -188,11 +197,12 @@ class Window:
         else:
             arrival = placed & time_mask
             departure = np.empty_like(arrival)
+            free = each.opens_ps & time_mask
             for low, count, free_ps in zip(each.first.tolist(), each.count.tolist(), free.tolist(), strict=True):
                 rows = slice(low, low + count)
                 departure[rows] = departures_of_one(arrival[rows], work[rows] - before[rows], free_ps)
         each.departure_ps = departure
-        dropped = self._exceptions(each, key, slot, departure)
+        dropped = None if each.is_plain else self._exceptions(each, key, slot, departure)
         onward = departure + each.delay_ps
         if dropped is not None:
             assert self.dropped is not None
