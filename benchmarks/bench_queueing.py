@@ -267,7 +267,7 @@ def closed_loop(clients: int = 1_000, requests: int = 50) -> float:
 
 
 def whole_closed_loop(clients: int = 1_000, duration_ps: int = 200 * 10**9, **changes: object) -> float:
-    """Requests a second of the whole engine, from clients to tables, that think 1 ms between an answer and the next request.
+    """Requests a second of the whole engine, clients to tables; they think 1 ms between an answer and the next request.
 
     16 pods on 8 nodes, called at their own addresses: 7 visits a request, pods about half busy. `changes`: of the loop.
     """
