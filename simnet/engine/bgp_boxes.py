@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from simnet.controlplane.bgp.path import Peering
+from simnet.controlplane.bgp.path import Peering, Speaker
 from simnet.controlplane.bgp.session import Session, State
-from simnet.controlplane.bgp.speaker import Changes, SpeakerTables
-from simnet.controlplane.bgp.steady import print_order
+from simnet.controlplane.bgp.speaker import SpeakerTables
 from simnet.controlplane.bgp.timers import session_number
+from simnet.controlplane.bgp.update_group import Update
+from simnet.engine.bgp_tables import DeviceTable
 from simnet.model.calico import BgpTimers
-from simnet.model.fib import Fib, Route
 from simnet.model.history import NO_EVENT
 from simnet.model.iptables.ruleset import IPNetwork
 
+if TYPE_CHECKING:
+    from simnet.engine.bgp_followers import Follower
 
+
+@dataclass(frozen=True, slots=True)
 class EndOfRib:
     """The mark after the last UPDATE of a first table (RFC 4724, 2)."""
+
+    nothing: Update | None = None  # where there was no UPDATE: that the table is empty
 
 
 @dataclass(eq=False, slots=True)
@@ -62,11 +69,13 @@ class Box:
 
     name: str
     family: int
-    tables: SpeakerTables
+    own_tables: SpeakerTables  # not to be read while it shares another's
     timers: BgpTimers
     table: DeviceTable
+    follower: Follower | None = None  # of a speaker that may share its tables
+    shares: bool = False  # it does
     ends: dict[str, End] = field(default_factory=dict)  # by peer
-    inbox: list[tuple[End, int, Changes | EndOfRib]] = field(default_factory=list)
+    inbox: list[tuple[End, int, Update | EndOfRib]] = field(default_factory=list)
     is_awake: bool = False
     is_running: bool = True
     starts: int = 0  # how often the daemon was started again
@@ -79,6 +88,18 @@ class Box:
     waits_for: set[str] = field(default_factory=set)  # after a restart: peers whose End-of-RIB is awaited
 
     @property
+    def speaker(self) -> Speaker:
+        """Who it is."""
+        return self.own_tables.speaker
+
+    @property
+    def tables(self) -> SpeakerTables:
+        """Its tables, to read or change: they are its own from here on."""
+        if self.shares and self.follower is not None:
+            self.follower.part()
+        return self.own_tables
+
+    @property
     def is_frozen(self) -> bool:
         """Whether its process is stopped (SIGSTOP): connections stand, nobody reads."""
         return bool(self.frozen_by)
@@ -87,22 +108,3 @@ class Box:
     def answers(self) -> bool:
         """Whether the daemon handles messages and timers."""
         return self.is_running and not self.is_frozen
-
-
-class DeviceTable:
-    """A device's routes: those that need no BGP, and those that BGP brought; the former count first."""
-
-    def __init__(self, fib: Fib, learned: dict[IPNetwork, Route]) -> None:
-        self.device = fib.device
-        self.fib = fib
-        self.base = {route.prefix: route for route in fib.routes if learned.get(route.prefix) is not route}
-        self.learned = learned
-
-    def now(self) -> Fib | None:
-        """Return the table if it changed since it was last asked, else None."""
-        routes = {**self.learned, **self.base}
-        fib = Fib(self.device, tuple(sorted(routes.values(), key=lambda route: print_order(route.prefix))))
-        if fib == self.fib:
-            return None
-        self.fib = fib
-        return fib

@@ -120,18 +120,15 @@ def _noticed(plane: ControlPlane, end: End, link: int, is_there: bool) -> None:
     table = end.box.table
     for prefix, route in _connected_over(plane, end.box, interface).items():
         told = prefix in plane.boxes.underlay_of(end.box)
+        table.hold(prefix, route if is_there else None)
         if is_there:
-            table.base[prefix] = route
             if told:
                 end.box.tables.originate(prefix)
-        else:
-            table.base.pop(prefix, None)
-            if told:
-                end.box.tables.withdraw(prefix)
+        elif told:
+            end.box.tables.withdraw(prefix)
     if not is_there and interface is not None:  # routes go with their interface
-        for prefix, route in list(table.learned.items()):
-            if all(hop.interface == interface for hop in route.next_hops):
-                del table.learned[prefix]
+        over = [p for p, route in table.learned.items() if all(hop.interface == interface for hop in route.next_hops)]
+        table.learn(over, None)
     if is_there:
         _start(plane, end)
     else:
@@ -349,7 +346,7 @@ def _block_claimed(plane: ControlPlane, event: Event) -> Undo:
         box.claims[prefix] += 1
         if prefix.prefixlen < prefix.max_prefixlen:  # a /32's would collide with its pod's route
             route = Route(prefix, RouteKind.BLACKHOLE, (), "bird", why=f"own block of {node}, claimed meanwhile")
-            box.table.base.setdefault(prefix, route)
+            box.table.hold(prefix, box.table.base.get(prefix, route))
         box.tables.originate(prefix)
         plane.table_follows(box)
         plane.wake(box)
@@ -357,7 +354,7 @@ def _block_claimed(plane: ControlPlane, event: Event) -> Undo:
     def release(box: Box) -> None:
         box.claims[prefix] -= 1
         if not box.claims[prefix]:
-            box.table.base.pop(prefix, None)
+            box.table.hold(prefix, None)
             box.tables.withdraw(prefix)
             plane.table_follows(box)
             plane.wake(box)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
 from simnet.controlplane.bgp.path import Peering
 from simnet.controlplane.bgp.settled import settle
-from simnet.controlplane.bgp.speaker import Paths, SpeakerTables
+from simnet.controlplane.bgp.speaker import SpeakerTables
 from simnet.controlplane.bgp.steady import RoutePlan
-from simnet.engine.bgp_boxes import Box, DeviceTable, End
+from simnet.controlplane.bgp.update_group import Change
+from simnet.engine.bgp_boxes import Box, End
+from simnet.engine.bgp_followers import let_share
+from simnet.engine.bgp_tables import DeviceTable
 from simnet.engine.materialise import advertised_services
 from simnet.engine.route_view import network_and_origins
 from simnet.model.calico import BgpTimers
 from simnet.model.cluster import Cluster
-from simnet.model.fib import Fib, Route, RouteKind
 from simnet.model.iptables.ruleset import IPNetwork
 from simnet.model.scenario import ClusterSpec
 
@@ -37,26 +40,23 @@ class Boxes:
         """The prefixes of its own that a switch tells other switches."""
         return {prefix for switch, prefix in self.plan.topology.underlay() if switch == box.name} & self.originated
 
-    def write(self, box: Box, prefix: IPNetwork, chosen: Paths) -> None:
-        """Put what was chosen into the device's table, or take the route out."""
-        route = self.plan.route_of_paths(box.name, prefix, chosen)
-        if route is None:
-            box.table.learned.pop(prefix, None)
-        else:
-            box.table.learned[prefix] = route
+    def write(self, box: Box, changed: Iterable[Change]) -> None:
+        """Put what was chosen into the device's table, or take the routes out."""
+        plan, name = self.plan, box.name
+        for _, chosen, prefixes in changed:
+            for treatment, alike in plan.treatments(name, prefixes):
+                box.table.learn(alike, plan.way_of_paths(name, treatment, chosen))
 
     def forget(self, box: Box) -> None:
         """Take every learned route of a speaker out of the device's table."""
-        for prefix in [prefix for prefix in box.table.learned if prefix.version == box.family]:
-            del box.table.learned[prefix]
+        box.table.learn([prefix for prefix in box.table.learned if prefix.version == box.family], None)
 
     def rewrite(self, box: Box) -> None:
         """Make the learned routes of a speaker anew, of its whole Loc-RIB."""
-        for prefix in [prefix for prefix in box.table.learned if prefix.version == box.family]:
-            if prefix not in box.tables.loc_rib:
-                del box.table.learned[prefix]
-        for prefix, chosen in box.tables.loc_rib.items():
-            self.write(box, prefix, chosen)
+        loc_rib = box.tables.loc_rib
+        ours = [prefix for prefix in box.table.learned if prefix.version == box.family]
+        box.table.learn([prefix for prefix in ours if prefix not in loc_rib], None)
+        self.write(box, [Change((), chosen, [prefix]) for prefix, chosen in loc_rib.items()])
 
 
 def boxes_of(cluster: Cluster, spec: ClusterSpec, *, is_cold: bool) -> Boxes:
@@ -66,20 +66,20 @@ def boxes_of(cluster: Cluster, spec: ClusterSpec, *, is_cold: bool) -> Boxes:
         RoutePlan(cluster.fabric, cluster.nodes, cluster.pods, cluster.blocks, services, spec.calico, spec.fabric)
     )
     nodes = {node.name for node in cluster.nodes}
+    networks: list[dict[str, Box]] = []
     for family in (4, 6):
         network, originated = network_and_origins(cluster, spec, family=family)
         boxes.originated.update(prefix for prefixes in originated.values() for prefix in prefixes)
         here: dict[str, Box] = {}
         for name in dict.fromkeys((*(peering.local for peering in network.peerings), *_speaking(cluster, family))):
             if name not in boxes.tables:
-                boxes.tables[name] = _device_table(cluster.fibs[name], is_cold)
+                boxes.tables[name] = DeviceTable(cluster.fibs[name], is_cold=is_cold)
             metric = partial(network.igp_metric, name)
             timers = spec.calico.bgp if name in nodes else spec.fabric.bgp
             tables = SpeakerTables(network.speakers[name], metric)
             box = here[name] = Box(name, family, tables, timers, boxes.tables[name])
             for prefix in originated.get(name, ()):
                 box.tables.originate(prefix)
-            box.tables.decide()
         for peering in network.peerings:
             box = here[peering.local]
             box.ends[peering.remote] = End(peering, box, end_timers(peering, box.timers))
@@ -88,15 +88,15 @@ def boxes_of(cluster: Cluster, spec: ClusterSpec, *, is_cold: bool) -> Boxes:
             for peer, end in box.ends.items():
                 end.twin = here[peer].ends[box.name]
                 boxes.ends.append(end)
-        if not is_cold:
-            settle(
-                {name: box.tables for name, box in here.items()},
-                {name: {peer: end.peering for peer, end in box.ends.items()} for name, box in here.items()},
-            )
-    if is_cold:
-        for table in boxes.tables.values():
-            now = table.now()
-            table.fib = now or table.fib
+        networks.append(here)
+    let_share(boxes.boxes, boxes.plan)
+    for box in boxes.boxes:
+        box.tables.decide()
+    for here in () if is_cold else networks:
+        settle(
+            {name: box.tables for name, box in here.items()},
+            {name: {peer: end.peering for peer, end in box.ends.items()} for name, box in here.items()},
+        )
     return boxes
 
 
@@ -112,16 +112,3 @@ def end_timers(peering: Peering, timers: BgpTimers) -> BgpTimers:
     if peering.keepalive_ps is not None:
         timers = replace(timers, keepalive_ps=peering.keepalive_ps)
     return timers
-
-
-def _device_table(fib: Fib, is_cold: bool) -> DeviceTable:
-    learned = {route.prefix: route for route in fib.routes if is_learned(route)}
-    table = DeviceTable(fib, learned)
-    if is_cold:
-        table.learned = {}
-    return table
-
-
-def is_learned(route: Route) -> bool:
-    """Whether BGP brought a route."""
-    return route.kind is RouteKind.VIA and route.protocol == "bird"

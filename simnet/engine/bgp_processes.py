@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import simpy
 
 from simnet.controlplane.bgp.session import Happening, Keepalive, Loss, Notification, Open, Session, State, step
-from simnet.controlplane.bgp.speaker import Changes
 from simnet.controlplane.bgp.timers import fraction, jittered_ps
+from simnet.controlplane.bgp.update_group import Update
 from simnet.engine.bgp_boxes import Box, End, EndOfRib
 from simnet.engine.bgp_events import schedule_events
 from simnet.engine.bgp_network import Boxes, boxes_of
 from simnet.engine.bgp_silence import is_silent, keepalive_ps, watch
 from simnet.engine.bgp_wires import Wires
+from simnet.engine.bgp_work import Together, work_together, write_later
 from simnet.engine.endpoint_processes import EndpointPlane
 from simnet.model.cluster import Cluster
 from simnet.model.events import Event
-from simnet.model.fib import Fib
 from simnet.model.history import NO_EVENT, DeviceChange, FibChange, LinkChange, SessionChange, TableHistory
 from simnet.model.scenario import ClusterSpec
 from simnet.units import PS_PER_MS, PS_PER_S
@@ -57,7 +58,7 @@ class ControlPlane:
         self.wires = Wires(cluster.fabric)
         self.boxes: Boxes = boxes_of(cluster, spec, is_cold=is_cold)
         self.is_cold = is_cold
-        self.start = {**cluster.fibs, **{name: table.fib for name, table in self.boxes.tables.items()}}
+        self.start = {**cluster.fibs, **{name: table.start for name, table in self.boxes.tables.items()}}
         self.fibs: list[FibChange] = []
         self.links: list[LinkChange] = []
         self.devices: list[DeviceChange] = []
@@ -65,9 +66,9 @@ class ControlPlane:
         self.messages: dict[str, int] = {"OPEN": 0, "KEEPALIVE": 0, "UPDATE": 0, "NOTIFICATION": 0}
         self.outages: dict[str, list[Event]] = {}  # by device: the events that keep its daemon from running
         self.last_work_ps: int | None = None
+        self.together: Together | None = None  # while speakers work: what they send and write
         self.cause = NO_EVENT  # the event that what happens now follows from
         self._connections = 0
-        self._written: dict[str, Fib] = dict(self.start)
         self.endpoints = EndpointPlane(self)
         for end in self.boxes.ends:
             if is_cold:
@@ -223,7 +224,7 @@ class ControlPlane:
             self.after(delay, lambda: self._far_end_closed(twin, connection))
 
     def _far_end_closed(self, end: End, connection: int) -> None:
-        self._deliver(end, connection, Happening.TCP_CLOSED)
+        self.deliver(end, connection, Happening.TCP_CLOSED)
 
     def _is_established(self, end: End) -> None:
         end.established_ps = end.received_ps = self.now
@@ -234,8 +235,10 @@ class ControlPlane:
         self._tell_everything(end)
 
     def _tell_everything(self, end: End) -> None:
-        self._tell(end, end.box.tables.adj_rib_out(end.peering))
-        self.send(end, EndOfRib())
+        everything = end.box.tables.adj_rib_out(end.peering)
+        if everything.messages:
+            self.send(end, everything)
+        self.send(end, EndOfRib(None if everything.messages else everything))
 
     def _give_up_waiting(self, end: End, since_ps: int) -> None:
         """The restart time is over: without a session what is stale goes (with one, End-of-RIB sees to it)."""
@@ -247,9 +250,8 @@ class ControlPlane:
 
     def send(self, end: End, message: object) -> None:
         """Send a message on the end's connection."""
-        if isinstance(message, dict):
-            attributes = {paths for paths in message.values() if paths}
-            self.messages["UPDATE"] += len(attributes) + any(not paths for paths in message.values())
+        if isinstance(message, Update):
+            self.messages["UPDATE"] += message.messages
         else:
             kind = "UPDATE" if isinstance(message, EndOfRib) else type(message).__name__.upper()
             self.messages[kind] += 1
@@ -258,13 +260,12 @@ class ControlPlane:
             end.unsent.append(message)
             return
         connection, twin = end.connection, end.twin
-        self.after(delay, lambda: self._deliver(twin, connection, message))
+        if self.together is not None:
+            self.together.send(delay, twin, connection, message)
+        else:
+            self.after(delay, lambda: self.deliver(twin, connection, message))
 
-    def _tell(self, end: End, changes: Changes) -> None:
-        if changes:
-            self.send(end, changes)
-
-    def _deliver(self, end: End, connection: int, message: object) -> None:
+    def deliver(self, end: End, connection: int, message: object) -> None:
         if end.connection != connection or not connection or not end.box.is_running:
             return
         if end.box.is_frozen:
@@ -275,7 +276,7 @@ class ControlPlane:
             self.happens(end, message)
             if isinstance(message, Open):
                 end.draws += 1
-        elif isinstance(message, dict | EndOfRib):
+        elif isinstance(message, Update | EndOfRib):
             end.box.inbox.append((end, connection, message))
             self.wake(end.box)
 
@@ -286,45 +287,13 @@ class ControlPlane:
         box.cause = max(box.cause, self.cause)
         if not box.is_awake and box.answers:
             box.is_awake = True
-            self.after(box.timers.processing_ps, lambda: self._work(box))
-
-    def _work(self, box: Box) -> None:
-        box.is_awake = False
-        if not box.answers:
-            return
-        self.cause, box.cause = box.cause, NO_EVENT
-        tables = box.tables
-        for end, connection, message in box.inbox:
-            if end.connection != connection:
-                continue
-            if isinstance(message, EndOfRib):
-                tables.end_of_rib(end.peering.remote)
-                self.is_waited_for_no_more(box, end.peering.remote)
-            else:
-                tables.receive(end.peering, end.twin.box.tables.speaker, message)
-        box.inbox.clear()
-        if box.waits_for:
-            return
-        changed = tables.decide()
-        if changed:
-            for prefix, (_, chosen) in changed.items():
-                self.boxes.write(box, prefix, chosen)
-            for end in box.ends.values():
-                if end.is_up:
-                    self._tell(end, tables.update_for(end.peering, changed))
-            self.table_follows(box)
-        self.last_work_ps = self.now
+            self.after(box.timers.processing_ps, partial(work_together, self, [box]))
 
     def table_follows(self, box: Box) -> None:
         """Write the device's table as it is now, after the time that writing takes."""
-        fib = box.table.now()
-        if fib is not None:
-            self.after(box.timers.fib_write_ps, lambda: self._written_to_kernel(fib))
-
-    def _written_to_kernel(self, fib: Fib) -> None:
-        if self._written[fib.device] != fib:
-            self._written[fib.device] = fib
-            self.fibs.append(FibChange(self.now, fib.device, fib, self.cause))
+        written = box.table.written()
+        if written is not None:
+            write_later(self, box, written)
 
     def is_waited_for_no_more(self, box: Box, peer: str) -> None:
         """After a restart: with the last awaited End-of-RIB the speaker tells its peers and writes its table."""
@@ -354,4 +323,4 @@ class ControlPlane:
         for end in box.ends.values():
             unread, end.unread = end.unread, []
             for connection, message in unread:
-                self._deliver(end, connection, message)
+                self.deliver(end, connection, message)

@@ -106,7 +106,7 @@ def _send_again(plane: ControlPlane, end: End, connection: int) -> None:
     if end.connection == connection and delay is not None:
         lost, end.unsent = end.unsent, []
         for message in lost:
-            plane.after(delay, partial(plane._deliver, end.twin, connection, message))
+            plane.after(delay, partial(plane.deliver, end.twin, connection, message))
 
 
 def next_retransmission_ps(broken_ps: int, now_ps: int) -> int:

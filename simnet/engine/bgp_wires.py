@@ -24,7 +24,8 @@ class Wires:
         self._faults: dict[int, list[object]] = {}
         self._without_carrier: dict[int, list[object]] = {}
         self._dead: set[str] = set()
-        self._found: dict[str, dict[str, int]] = {}
+        self._found: dict[str, dict[str, int]] = {}  # by device: the others that it reaches
+        self._direct: dict[tuple[str, str], int | None] = {}  # of neighbours
 
     def between(self, a: str, b: str) -> list[int]:
         """The wires that join two devices."""
@@ -49,7 +50,7 @@ class Wires:
             self._faults.setdefault(link, []).append(reason)
             if not has_carrier:
                 self._without_carrier.setdefault(link, []).append(reason)
-        self._found.clear()
+        self._forget()
         return changed
 
     def mend_links(self, links: Iterable[int], reason: object) -> list[int]:
@@ -58,13 +59,17 @@ class Wires:
             self._faults[link].remove(reason)
             if reason in self._without_carrier.get(link, ()):
                 self._without_carrier[link].remove(reason)
-        self._found.clear()
+        self._forget()
         return [link for link in links if self.carries(link)]
 
     def set_dead(self, device: str, is_dead: bool) -> None:
         """A dead device passes nothing on."""
         (self._dead.add if is_dead else self._dead.discard)(device)
+        self._forget()
+
+    def _forget(self) -> None:
         self._found.clear()
+        self._direct.clear()
 
     def is_dead(self, device: str) -> bool:
         """Whether a device has no power."""
@@ -72,9 +77,22 @@ class Wires:
 
     def delay_ps(self, a: str, b: str) -> int | None:
         """Propagation on a shortest way over working wires and switches; None: there is none."""
+        pair = a, b
+        if pair not in self._direct:
+            self._direct[pair] = self._neighbour_ps(a, b)
+        direct_ps = self._direct[pair]
+        if direct_ps is not None:
+            return direct_ps
         if a not in self._found:
             self._found[a] = self._reach(a)
         return self._found[a].get(b)
+
+    def _neighbour_ps(self, a: str, b: str) -> int | None:
+        """What `_reach` says of a neighbour over a wire that carries, without looking at the rest."""
+        if a in self._dead or b in self._dead:
+            return None
+        here, there = (a, b) if len(self._at[a]) <= len(self._at[b]) else (b, a)
+        return next((ps for other, link, ps in self._at[here] if other == there and self.carries(link)), None)
 
     def _reach(self, start: str) -> dict[str, int]:
         if start in self._dead:

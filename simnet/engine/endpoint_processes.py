@@ -145,9 +145,10 @@ class EndpointPlane:
                 if box.family != prefix.version:
                     continue
                 if runs and prefix in self._taken_out:
-                    box.table.base[prefix] = self._taken_out.pop(prefix)
+                    box.table.hold(prefix, self._taken_out.pop(prefix))
                 elif not runs and prefix in box.table.base:
-                    self._taken_out[prefix] = box.table.base.pop(prefix)
+                    self._taken_out[prefix] = box.table.base[prefix]
+                    box.table.hold(prefix, None)
                 if runs and prefix in self._untold:
                     self._untold.discard(prefix)
                     box.tables.originate(prefix)
@@ -298,15 +299,15 @@ class EndpointPlane:
                        and prefix.version == box.family]  # fmt: skip
             for prefix in changed:
                 if prefix in wanted:
-                    plane.boxes.plan.service_prefixes.add(prefix)
+                    plane.boxes.plan.add_service_prefix(prefix)
                     box.tables.originate(prefix)
                     if wanted[prefix]:
                         route = plane.boxes.plan.advertised_blackhole(prefix)
-                        box.table.base.setdefault(prefix, route)
+                        box.table.hold(prefix, box.table.base.get(prefix, route))
                 else:
                     box.tables.withdraw(prefix)
                     if held[prefix] and box.table.base[prefix].kind is RouteKind.BLACKHOLE:
-                        del box.table.base[prefix]
+                        box.table.hold(prefix, None)
             if changed:
                 plane.table_follows(box)
                 plane.wake(box)

@@ -8,22 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from simnet.model.events import Event
 from simnet.model.fib import Fib
 from simnet.model.iptables.ruleset import Ruleset
+from simnet.model.table_log import TableLog
 
 NO_EVENT = -1
 
 
-@dataclass(frozen=True, slots=True)
-class FibChange:
+class FibChange(NamedTuple):
     """A device forwards by `fib` from `time_ps` on."""
 
     time_ps: int
     device: str
-    fib: Fib
+    table: Fib | TableLog  # the table itself, or what `number` changes made of it
     event: int = NO_EVENT
+    number: int = 0
+
+    @property
+    def fib(self) -> Fib:
+        """The table; made anew each time where it is kept as changes."""
+        return self.table if isinstance(self.table, Fib) else self.table.fib(self.number)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FibChange):
+            return NotImplemented
+        same = (self.time_ps, self.device, self.event) == (other.time_ps, other.device, other.event)
+        return same and self.fib == other.fib
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((self.time_ps, self.device, self.event))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +126,12 @@ class TableHistory:
 
     def fibs_at(self, time_ps: int) -> dict[str, Fib]:
         """Return every device's table at an instant, changes of that instant included."""
-        tables = dict(self.start)
+        latest: dict[str, FibChange] = {}
         for change in self.fibs:
             if change.time_ps > time_ps:
                 break
-            tables[change.device] = change.fib
-        return tables
+            latest[change.device] = change
+        return {**self.start, **{device: change.fib for device, change in latest.items()}}
 
     def at(self, time_ps: int) -> Instant:
         """Return all that a packet meets at an instant, changes of that instant included."""

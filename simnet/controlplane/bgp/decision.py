@@ -8,6 +8,7 @@ Left out: stale paths of a graceful restart.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from simnet.controlplane.bgp.path import Learned, Path, Speaker
 
@@ -33,6 +34,69 @@ def select_paths(speaker: Speaker, paths: Sequence[Path], igp_metric: IgpMetric)
         if path is not best and same and (speaker.multipath_relax or path.as_path == best.as_path):
             merged.append(path)
     return tuple(merged[: speaker.ecmp_width])
+
+
+Rank = tuple[float, ...]  # what merged paths have in common, smaller is better
+
+_OWN_RANK: Rank = (float("-inf"),)  # beats whatever BGP brings
+NO_RANK: Rank = (float("inf"),)  # of what cannot be used
+
+
+class Decisions:
+    """The choices of one speaker among paths that BGP brought, remembered: `select_paths` of the same paths.
+
+    Most prefixes have few distinct sets of best paths, and most paths lose to those by a clause before MED.
+    """
+
+    def __init__(self, speaker: Speaker, igp_metric: IgpMetric) -> None:
+        self._speaker, self._igp_metric = speaker, lru_cache(maxsize=None)(igp_metric)
+        self._rank: dict[Path, Rank] = {}
+        self._chosen: dict[tuple[Path, ...], tuple[Path, ...]] = {}
+        self._canonical: dict[tuple[Path, ...], tuple[Path, ...]] = {}
+        self._rank_of_choice: dict[int, Rank] = {}  # by id: `choose` keeps its answers alive
+        self.has_med = False  # MED compares within one neighbour AS only: no rank says it
+
+    def choose(self, paths: Sequence[Path]) -> tuple[Path, ...]:
+        """Return what `select_paths` does; the same object for the same choice."""
+        if self.has_med:
+            return self._select(tuple(paths))
+        ranks, lowest, best = self._rank, NO_RANK, list[Path]()
+        for path in paths:
+            rank = ranks.get(path)
+            if rank is None:
+                rank = self.rank(path)
+                if path.med:
+                    return self._select(tuple(paths))
+            if rank < lowest:
+                lowest, best = rank, [path]
+            elif rank == lowest and rank is not NO_RANK:
+                best.append(path)
+        return self._select(tuple(best))
+
+    def _select(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        chosen = self._chosen.get(paths)
+        if chosen is None:
+            chosen = select_paths(self._speaker, paths, self._igp_metric)
+            chosen = self._chosen[paths] = self._canonical.setdefault(chosen, chosen)
+            self._rank_of_choice[id(chosen)] = self.rank(chosen[0]) if chosen else NO_RANK
+        return chosen
+
+    def rank(self, path: Path) -> Rank:
+        """Return what decides before ties do."""
+        rank = self._rank.get(path)
+        if rank is None:
+            self.has_med = self.has_med or bool(path.med)
+            rank = NO_RANK if self._igp_metric(path.next_hop) is None else _merge_key(path, self._igp_metric)
+            self._rank[path] = rank
+        return rank
+
+    def rank_of_all(self, paths: Sequence[Path]) -> Rank:
+        """Return the rank of the best of some paths."""
+        return min((self.rank(path) for path in paths), default=NO_RANK)
+
+    def rank_of_choice(self, chosen: tuple[Path, ...]) -> Rank:
+        """Return the rank of an answer of `choose`, or of the speaker's own path. A path below it changes nothing."""
+        return self._rank_of_choice.get(id(chosen), _OWN_RANK) if chosen else NO_RANK
 
 
 def deciding_clause(best: Path, other: Path, igp_metric: IgpMetric) -> str:

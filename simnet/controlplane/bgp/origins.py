@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from simnet.controlplane.bgp.prefixes import prefix_of
 from simnet.controlplane.bgp.topology import Topology
 from simnet.controlplane.calico.advertisement import Advertisement
 from simnet.model.calico import CalicoSettings, Wiring
@@ -51,7 +52,7 @@ def origins_of(
     known = {node.name for node in nodes}
     origins: list[Origin] = []
     for block in blocks:
-        prefix = ipaddress.ip_network(block.cidr)
+        prefix = prefix_of(block.cidr)
         if pools and not any(pool.version == prefix.version and prefix.subnet_of(pool) for pool in pools):  # type: ignore[arg-type]
             continue  # the export filter accepts what lies within an enabled pool
         if any(pool.version == prefix.version and prefix.subnet_of(pool) for pool in unexported):  # type: ignore[arg-type]
@@ -61,7 +62,7 @@ def origins_of(
         for address, holder in block.borrowed:
             if holder in known:
                 why = f"address borrowed by {holder}: not in a block of its own, so its /32 is told"
-                origins.append(Origin(ipaddress.ip_network(address), (holder,), why, block_of=block.node))
+                origins.append(Origin(prefix_of(address), (holder,), why, block_of=block.node))
     origins += [Origin(told.prefix, told.nodes, told.why, is_service=True) for told in advertisements]
     return tuple(origins)
 

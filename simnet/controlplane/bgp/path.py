@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from simnet.model.calico import BGPFilter
@@ -33,6 +33,17 @@ class Path:
     peer_router_id: int = 0
     peer_address: int = 0
     from_client: bool = False  # the peer is a client of this reflector
+    _hash: int = field(init=False, repr=False, compare=False)  # paths are keys of what speakers remember
+
+    def __post_init__(self) -> None:
+        parts = (
+            self.next_hop, self.as_path, self.origin, self.local_pref, self.med, self.originator_id, self.cluster_list,
+            self.peer, self.peer_router_id, self.from_client,
+        )  # fmt: skip
+        object.__setattr__(self, "_hash", hash(parts))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)

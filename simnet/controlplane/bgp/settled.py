@@ -11,7 +11,8 @@ from functools import partial
 
 from simnet.controlplane.bgp.network import BgpNetwork
 from simnet.controlplane.bgp.path import Peering
-from simnet.controlplane.bgp.speaker import Changes, Paths, SpeakerTables
+from simnet.controlplane.bgp.speaker import SpeakerTables
+from simnet.controlplane.bgp.update_group import Paths, Update
 from simnet.errors import ModelError
 from simnet.model.iptables.ruleset import IPNetwork
 
@@ -49,9 +50,9 @@ def settle(tables: Mapping[str, SpeakerTables], ends: Mapping[str, Mapping[str, 
     waiting = dict.fromkeys(tables)
     queue = deque(waiting)
 
-    def tell(sender: str, receiver: str, changes: Changes) -> None:
-        if changes:
-            tables[receiver].receive(ends[receiver][sender], tables[sender].speaker, changes)
+    def tell(sender: str, receiver: str, update: Update | None) -> None:
+        if update is not None and update.changes:
+            tables[receiver].receive(ends[receiver][sender], tables[sender].speaker, update.changes)
             if receiver not in waiting:
                 waiting[receiver] = None
                 queue.append(receiver)

@@ -12,21 +12,22 @@ docs/models/routing.md.
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from simnet.controlplane.bgp.network import bgp_network
 from simnet.controlplane.bgp.origins import Origin, originated_by, origins_of, speaker_as_numbers
 from simnet.controlplane.bgp.path import Path
+from simnet.controlplane.bgp.prefixes import prefix_of
 from simnet.controlplane.bgp.sessions import MESHED
 from simnet.controlplane.bgp.settled import settled
 from simnet.controlplane.bgp.topology import Topology
 from simnet.controlplane.calico.advertisement import service_advertisements
 from simnet.controlplane.calico.encapsulation import Wrapping
-from simnet.model.calico import AdvertisedService, CalicoSettings, FabricSettings, Wiring
+from simnet.model.calico import AdvertisedService, CalicoSettings, Encapsulation, FabricSettings, Wiring
 from simnet.model.cluster import Block, ClusterNode, ClusterPod
 from simnet.model.fabric import TUNNEL_INTERFACES, DeviceKind, Fabric
-from simnet.model.fib import Fib, NextHop, Route, RouteKind
+from simnet.model.fib import Fib, NextHop, Route, RouteKind, Way, print_order
 from simnet.model.iptables.ruleset import IPNetwork
 
 _METRIC_IBGP = 1024  # 2147483647 - LOCAL_PREF, and LOCAL_PREF is 2147483647 - 1024 (buildExportFilter)
@@ -69,6 +70,17 @@ def steady_fibs(
     return fibs
 
 
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What a device does with routes to some prefixes."""
+
+    is_kept_out: bool = False  # of the kernel, by BIRD's filter
+    encapsulation: Encapsulation | None = None
+
+
+_PLAIN = Treatment()
+
+
 class RoutePlan:
     """What all boxes have in common, computed once."""
 
@@ -96,7 +108,7 @@ class RoutePlan:
             for address in pod.addresses:
                 self.pods_on.setdefault(pod.node, []).append(
                     Route(
-                        ipaddress.ip_network(address),
+                        prefix_of(address),
                         RouteKind.DIRECT,
                         hops,
                         "boot",
@@ -107,7 +119,7 @@ class RoutePlan:
                 )
         self.blocks_of: dict[str, list[IPNetwork]] = {}
         for block in blocks:
-            self.blocks_of.setdefault(block.node, []).append(ipaddress.ip_network(block.cidr))
+            self.blocks_of.setdefault(block.node, []).append(prefix_of(block.cidr))
         self.is_by_role = self._is_by_role(fabric)
         self._fabric, self._blocks = fabric, tuple(blocks)
         reflectors = [node.name for node in nodes if node.route_reflector_cluster_id]
@@ -119,6 +131,8 @@ class RoutePlan:
         self._blackholes: dict[IPNetwork, Route] = {}
         self._remote: dict[tuple[object, ...], list[tuple[str, Route]]] = {}  # by AS and role
         self.wrapping = Wrapping.of(calico, settings)
+        self._treatments: dict[IPNetwork, Treatment] = {}
+        self._ways: dict[tuple[str, Treatment, tuple[Path, ...]], Way | None] = {}
         self._tellers_of: dict[tuple[tuple[str, ...], str], tuple[tuple[str, ...], ...]] = {}
 
     def _is_by_role(self, fabric: Fabric) -> bool:
@@ -148,9 +162,10 @@ class RoutePlan:
                 for name, loc_rib in settled(network, told).items():
                     self._chosen.setdefault(name, {}).update(loc_rib)
         for prefix, paths in self._chosen.get(device, {}).items():
-            route = self.route_of_paths(device, prefix, paths)
-            if route is not None:
-                yield paths[0].peer, route
+            for treatment, _ in self.treatments(device, [prefix]):
+                way = self.way_of_paths(device, treatment, paths)
+                if way is not None:
+                    yield paths[0].peer, way.to(prefix)
 
     # --- nodes
 
@@ -272,28 +287,42 @@ class RoutePlan:
 
     # --- what a speaker's choice makes of a prefix
 
-    def route_of_paths(self, device: str, prefix: IPNetwork, chosen: Sequence[Path]) -> Route | None:
-        """Return the route that BIRD writes for the best path and those merged with it; None if it writes none.
+    def add_service_prefix(self, prefix: IPNetwork) -> None:
+        """Let a prefix be a service's: nodes keep it out of their kernel."""
+        self.service_prefixes.add(prefix)
+        self._treatments.pop(prefix, None)
+
+    def treatments(self, device: str, prefixes: Sequence[IPNetwork]) -> Iterable[tuple[Treatment, Sequence[IPNetwork]]]:
+        """Return what a device does with routes to some prefixes, whatever their paths are."""
+        if device not in self.nodes or not (self.service_prefixes or self.wrapping.encapsulations):
+            return [(_PLAIN, prefixes)]
+        found: dict[Treatment, list[IPNetwork]] = {}
+        for prefix in prefixes:
+            if prefix not in self._treatments:
+                is_kept_out = prefix in self.service_prefixes or self._is_felix(prefix)
+                self._treatments[prefix] = Treatment(is_kept_out, self.wrapping.kind(prefix))
+            found.setdefault(self._treatments[prefix], []).append(prefix)
+        return found.items()
+
+    def way_of_paths(self, device: str, treatment: Treatment, chosen: tuple[Path, ...]) -> Way | None:
+        """Return where BIRD's route over the best path and those merged with it leads; None if it writes none.
 
         The steady tables by role say the same of converged paths; a test holds the two together.
         """
-        is_node = device in self.nodes
-        if (
-            not chosen
-            or not chosen[0].peer
-            or (is_node and (prefix in self.service_prefixes or self._is_felix(prefix)))
-        ):
+        if not chosen or not chosen[0].peer or treatment.is_kept_out:
             return None  # its own; kept out of the kernel; Felix's
-        hops = dict.fromkeys(self._hop_of_path(device, prefix, path) for path in chosen)
-        metric = None
-        if is_node and self.calico.has_route_metrics:
-            metric = 2147483647 - (100 if chosen[0].local_pref is None else chosen[0].local_pref)
-        why = f"told by {', '.join(path.peer for path in chosen)}"
-        return self._share(prefix, tuple(hop for hop in hops if hop is not None), metric, why)
+        key = device, treatment, chosen
+        if key not in self._ways:
+            hops = dict.fromkeys(self._hop_of_path(device, treatment.encapsulation, path) for path in chosen)
+            metric = None
+            if device in self.nodes and self.calico.has_route_metrics:
+                metric = 2147483647 - (100 if chosen[0].local_pref is None else chosen[0].local_pref)
+            why = f"told by {', '.join(path.peer for path in chosen)}"
+            self._ways[key] = Way(tuple(hop for hop in hops if hop is not None), "bird", metric, why)
+        return self._ways[key]
 
-    def _hop_of_path(self, device: str, prefix: IPNetwork, path: Path) -> NextHop | None:
-        encapsulation = self.wrapping.kind(prefix) if device in self.nodes else None
-        own = self.topology.address_of(device, prefix.version)
+    def _hop_of_path(self, device: str, encapsulation: Encapsulation | None, path: Path) -> NextHop | None:
+        own = self.topology.address_of(device, 4)
         if encapsulation is not None and own and self.wrapping.applies(encapsulation, own, path.next_hop):
             return NextHop(TUNNEL_INTERFACES[encapsulation.kind], path.next_hop)
         return self.topology.hop_to(device, path.next_hop)
@@ -372,10 +401,3 @@ class RoutePlan:
                 order[id(route)] = print_order(route.prefix)
                 self._kept.append(route)
         return tuple(sorted(routes, key=lambda route: order[id(route)]))
-
-
-def print_order(prefix: IPNetwork) -> tuple[int, int, int]:
-    """Return the sort key by which `ip route` (a trie in order) and `ip -6 route` (leaves first) list prefixes."""
-    if prefix.version == 4:
-        return 4, int(prefix.network_address), -prefix.prefixlen if prefix.prefixlen else -33
-    return 6, int(prefix.broadcast_address), -prefix.prefixlen

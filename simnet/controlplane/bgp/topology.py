@@ -6,11 +6,12 @@ import ipaddress
 from collections import deque
 from collections.abc import Iterator
 
+from simnet.controlplane.bgp.prefixes import prefix_of
 from simnet.model.fabric import Attachment, DeviceKind, Fabric, Segment, Tunnel
 from simnet.model.fib import NextHop, Route, RouteKind
 from simnet.model.iptables.ruleset import IPNetwork
 
-_DEFAULT = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
+_DEFAULT = {4: prefix_of("0.0.0.0/0"), 6: prefix_of("::/0")}
 
 
 class Topology:
@@ -29,9 +30,9 @@ class Topology:
         self._nodes_at: dict[str, set[str]] = {}
         self._neighbours: dict[str, list[tuple[str, int, NextHop]]] = {}  # of switches: (switch, family, hop)
         self._find_neighbours(fabric)
+        self._gateway: dict[tuple[str, int], NextHop | None] = {}
         self._distance: dict[tuple[str, ...], dict[str, int]] = {}
         self._toward: dict[tuple[str, tuple[str, ...], int], tuple[NextHop, ...]] = {}
-        self._hosts: dict[str, IPNetwork] = {}
         self._underlay: list[tuple[str, IPNetwork]] | None = None
 
     def _find_neighbours(self, fabric: Fabric) -> None:
@@ -112,6 +113,11 @@ class Topology:
 
     def gateway(self, device: str, family: int) -> NextHop | None:
         """The next hop of a device's default route: the address of its switch on their segment."""
+        if (device, family) not in self._gateway:
+            self._gateway[device, family] = self._find_gateway(device, family)
+        return self._gateway[device, family]
+
+    def _find_gateway(self, device: str, family: int) -> NextHop | None:
         for end, segment in self._at[device]:
             if not any(_family(address) == family for address in end.addresses):
                 continue
@@ -232,9 +238,7 @@ class Topology:
         return ((switch, prefix) for prefix in told)
 
     def _host(self, address: str) -> IPNetwork:
-        if address not in self._hosts:
-            self._hosts[address] = ipaddress.ip_network(address)
-        return self._hosts[address]
+        return prefix_of(address)
 
 
 def _family(address: str) -> int:
