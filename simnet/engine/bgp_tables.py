@@ -26,9 +26,9 @@ class DeviceTable:
         self._base: dict[IPNetwork, Route] = {}
         self._learned: dict[IPNetwork, Route | Way] = {}
         for route in fib.routes:
-            if not is_learned(route):
+            if route.kind is not RouteKind.VIA or route.protocol != "bird":
                 self._base[route.prefix] = route
-            elif not is_cold:
+            elif not is_cold:  # BGP brought it
                 self._learned[route.prefix] = route
         self.start = fib_of(self.device, self._base) if is_cold else fib
         self._log: TableLog | None = None  # made when the table first changes
@@ -97,11 +97,6 @@ class DeviceTable:
     def have_alone(self, learned: dict[IPNetwork, Route | Way]) -> None:
         """End the sharing with these routes."""
         self.part, self._learned = None, learned
-
-
-def is_learned(route: Route) -> bool:
-    """Whether BGP brought a route."""
-    return route.kind is RouteKind.VIA and route.protocol == "bird"
 
 
 class SharedRoutes:

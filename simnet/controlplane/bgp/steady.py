@@ -19,6 +19,7 @@ from simnet.controlplane.bgp.network import bgp_network
 from simnet.controlplane.bgp.origins import Origin, originated_by, origins_of, speaker_as_numbers
 from simnet.controlplane.bgp.path import Path
 from simnet.controlplane.bgp.prefixes import prefix_of
+from simnet.controlplane.bgp.role_routes import LearnedRoutes, in_print_order
 from simnet.controlplane.bgp.sessions import MESHED
 from simnet.controlplane.bgp.settled import settled
 from simnet.controlplane.bgp.topology import Topology
@@ -27,7 +28,7 @@ from simnet.controlplane.calico.encapsulation import Wrapping
 from simnet.model.calico import AdvertisedService, CalicoSettings, Encapsulation, FabricSettings, Wiring
 from simnet.model.cluster import Block, ClusterNode, ClusterPod
 from simnet.model.fabric import TUNNEL_INTERFACES, DeviceKind, Fabric
-from simnet.model.fib import Fib, NextHop, Route, RouteKind, Way, print_order
+from simnet.model.fib import Fib, NextHop, Route, RouteKind, Way
 from simnet.model.iptables.ruleset import IPNetwork
 
 _METRIC_IBGP = 1024  # 2147483647 - LOCAL_PREF, and LOCAL_PREF is 2147483647 - 1024 (buildExportFilter)
@@ -61,12 +62,12 @@ def steady_fibs(
     fibs: dict[str, Fib] = {}
     for device in fabric.devices:
         if device.kind is DeviceKind.NODE:
-            routes = plan.node_routes(device.name)
+            routes = plan.node_table(device.name)
         elif device.kind is DeviceKind.SWITCH:
-            routes = plan.switch_routes(device.name)
+            routes = in_print_order(plan.switch_routes(device.name))
         else:
-            routes = plan.client_routes(device.name)
-        fibs[device.name] = Fib(device.name, plan.in_print_order(routes))
+            routes = in_print_order(plan.client_routes(device.name))
+        fibs[device.name] = Fib(device.name, tuple(routes))
     return fibs
 
 
@@ -125,11 +126,9 @@ class RoutePlan:
         reflectors = [node.name for node in nodes if node.route_reflector_cluster_id]
         self._mesh = f"reflectors {', '.join(reflectors)}" if reflectors else "the node mesh"
         self._chosen: dict[str, dict[IPNetwork, tuple[Path, ...]]] | None = None
-        self._order: dict[int, tuple[int, int, int]] = {}
-        self._kept: list[Route] = []  # routes whose id() is a key of _order stay alive
         self._learned: dict[tuple[object, ...], Route] = {}
         self._blackholes: dict[IPNetwork, Route] = {}
-        self._remote: dict[tuple[object, ...], list[tuple[str, Route]]] = {}  # by AS and role
+        self._remote: dict[tuple[object, ...], LearnedRoutes] = {}  # by AS and role
         self.wrapping = Wrapping.of(calico, settings)
         self._treatments: dict[IPNetwork, Treatment] = {}
         self._ways: dict[tuple[str, Treatment, tuple[Path, ...]], Way | None] = {}
@@ -169,7 +168,8 @@ class RoutePlan:
 
     # --- nodes
 
-    def node_routes(self, name: str) -> list[Route]:
+    def node_table(self, name: str) -> list[Route]:
+        """Return a node's routes in print order."""
         routes = self.topology.local_routes(name) + self.topology.connected_routes(name)
         routes += self.topology.default_routes(name)
         own = {route.prefix for route in self.pods_on.get(name, ())}
@@ -185,8 +185,7 @@ class RoutePlan:
                 blackholes.append(self.advertised_blackhole(told.prefix))
         routes += blackholes
         own.update(route.prefix for route in blackholes)
-        routes += [route for owner, route in self._remote_routes(name) if owner != name and route.prefix not in own]
-        return routes
+        return self._remote_routes(name).beside(in_print_order(routes), name, own)
 
     def advertised_blackhole(self, prefix: IPNetwork) -> Route:
         """Return the route behind a service address that a node tells of as it is listed."""
@@ -202,13 +201,14 @@ class RoutePlan:
         each = self.wrapping.kind(prefix)
         return each is not None and each.kind == "vxlan"
 
-    def _remote_routes(self, name: str) -> list[tuple[str, Route]]:
-        """(owner, route) of every block and borrowed address, as a node on this leaf and of this AS learns it."""
+    def _remote_routes(self, name: str) -> LearnedRoutes:
+        """Every block and borrowed address, as a node on this leaf and of this AS learns it."""
         if not self.is_by_role:
             felix = [
                 (each.nodes[0], self._felix_route(name, each)) for each in self.origins if self._is_felix(each.prefix)
             ]
-            return [*self._by_speakers(name), *((owner, route) for owner, route in felix if route is not None)]
+            told = [*self._by_speakers(name), *((owner, route) for owner, route in felix if route is not None)]
+            return LearnedRoutes(told)
         key: tuple[object, ...] = (self.as_number[name], *self.topology.role_of(name))
         if self.wrapping.encapsulations:
             key = (name,)  # whether a packet is wrapped depends on the node's own subnet
@@ -219,7 +219,7 @@ class RoutePlan:
                     route = self._learn(name, origin)
                     if route is not None:
                         learned.append((origin.nodes[0], route))
-            self._remote[key] = learned
+            self._remote[key] = LearnedRoutes(learned)
         return self._remote[key]
 
     def _learn(self, name: str, origin: Origin) -> Route | None:
@@ -393,11 +393,3 @@ class RoutePlan:
 
     def client_routes(self, name: str) -> list[Route]:
         return self.topology.connected_routes(name) + self.topology.default_routes(name)
-
-    def in_print_order(self, routes: list[Route]) -> tuple[Route, ...]:
-        order = self._order
-        for route in routes:
-            if id(route) not in order:
-                order[id(route)] = print_order(route.prefix)
-                self._kept.append(route)
-        return tuple(sorted(routes, key=lambda route: order[id(route)]))

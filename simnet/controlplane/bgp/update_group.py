@@ -100,7 +100,7 @@ class UpdateGroup:
 
     def __init__(self, speaker: Speaker, rules: Peering) -> None:
         self._speaker, self._rules = speaker, rules
-        self._kept_back = rules.untold | rules.aggregated
+        self._kept_back = rules.untold | rules.aggregated if rules.aggregated else rules.untold
         self._offers: dict[int, tuple[Paths, Offer]] = {}  # by id of the choice, which is kept alive
         self._exported: dict[Path, Path | None] = {}
         self._alike: dict[Offer, Offer] = {}
