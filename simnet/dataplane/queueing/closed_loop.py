@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from simnet.dataplane.queueing.columns import Columns, rows
 from simnet.dataplane.queueing.solver import QueueNetwork
 from simnet.dataplane.queueing.stations import Itineraries, Left
 from simnet.dataplane.queueing.window import FAR_PS, Window, bits
 from simnet.errors import ModelError
-
-Columns = dict[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,12 +80,12 @@ class ClosedQueues(QueueNetwork):
 
     def attempt(self, sends: Sends, itineraries: Itineraries, until_ps: int) -> Trial:
         """Try the window that ends at `until_ps` (or earlier, where its times do not fit); nothing is decided yet."""
-        first_way = self._join_ways(itineraries) if len(sends) else 0
-        flying = self._flying
+        first_way = self._in.join_ways(itineraries) if len(sends) else 0
+        flying = self._in.flying
         begin_ps = until_ps
         for times in (flying["time_ps"], sends.time_ps[sends.after < 0]):
             begin_ps = min(begin_ps, int(times.min(initial=until_ps)))
-        begin_ps = max(begin_ps, self._now_ps)
+        begin_ps = max(begin_ps, self._in.now_ps)
         if begin_ps >= until_ps:
             return Trial(None, begin_ps, until_ps)
         packets = _with(flying, sends, first_way)
@@ -94,23 +93,22 @@ class ClosedQueues(QueueNetwork):
         before = np.searchsorted(packets["packet"], packets["after"][later])
         chain = np.stack([before, later, packets.pop("between_ps")[later]])
         packets["time_ps"] = np.maximum(packets["time_ps"], begin_ps)  # guesses too early
-        assert self._ways is not None
-        widest = max(level.stop_place - level.first_place for group in self._ways.groups for level in group)
-        slots = int((self._ways.length[packets["way"]] - packets["at"] + 1).sum())
+        assert self._in.ways is not None
+        widest = max(level.stop_place - level.first_place for group in self._in.ways.groups for level in group)
+        slots = int((self._in.ways.length[packets["way"]] - packets["at"] + 1).sum())
         until_ps = min(until_ps, begin_ps + (1 << bits(slots, widest)[1]) - 2)
-        window = ClosedWindow(self._ways, self._state, packets, begin_ps, until_ps - begin_ps, chain)
+        window = ClosedWindow(self._in.ways, self._state, packets, begin_ps, until_ps - begin_ps, chain)
         window.settle()
         return Trial(window, begin_ps, until_ps)
 
     def settle(self, trial: Trial) -> Left:
         """Make what has happened until the trial's end final, and return the packets whose leaving is settled."""
-        self._now_ps = trial.until_ps
+        self._in.now_ps = trial.until_ps
         if trial.window is None:
             return self._run(trial.until_ps)
         trial.window.close()
         left = self._leave(trial.window)
-        begun = self._flying["at"] > 0
-        self._flying = {name: column[begun] for name, column in self._flying.items()}
+        self._in.flying = rows(self._in.flying, self._in.flying["at"] > 0)
         return left
 
 

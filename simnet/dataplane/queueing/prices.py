@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from simnet.dataplane.queueing.columns import Columns
 from simnet.dataplane.queueing.ways import BYTE_PS, Ways
-
-Columns = dict[str, NDArray[np.int64]]
 
 
 class Prices:

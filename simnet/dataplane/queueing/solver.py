@@ -12,22 +12,16 @@ packet at most one that starts after it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simnet.dataplane.queueing.prices import Columns
+from simnet.dataplane.queueing.columns import Columns, in_order, joined, rows, started
+from simnet.dataplane.queueing.intake import END_PS, Intake
 from simnet.dataplane.queueing.station_state import StationState
 from simnet.dataplane.queueing.stations import Injected, Itineraries, Left, Stations, Visits
-from simnet.dataplane.queueing.ways import Ways, made_ready
 from simnet.dataplane.queueing.window import Window, bits
-from simnet.errors import ModelError
 
-_END_PS = np.iinfo(np.int64).max
-_COLUMNS = ("packet", "way", "at", "time_ps", "request_bytes", "reply_bytes", "drawn_ps", "after")
-# What a packet has met so far; waits on links are what remains of its latency.
-_SO_FAR = ("injected_ps", "turned_ps", "cpu_wait_ps", "pod_wait_ps", "link_ps", "cpu_ps", "pod_ps")
 _WINDOW_PACKETS = 16_384
 
 
@@ -44,14 +38,7 @@ class QueueNetwork:
         self._stations, self._observe, self._window_packets = stations, observe, window_packets
         self._state = StationState(stations)
         self._kinds = set(np.unique(stations.kind).tolist())
-        self._now_ps = -_END_PS
-        self._itineraries: Itineraries | None = None
-        self._ways: Ways | None = None
-        self._held: Itineraries | None = None  # the ways of `_ways`: those still under way, then the latest given
-        self._flying = _none()  # begun, or sure to begin at a known time
-        self._waiting = _none()  # not begun, in order of time from row `_next` on
-        self._next = 0
-        self._chained = _none()  # start after another, whose leaving is not known; in order of `after`
+        self._in = Intake(stations)
         self._reach_ps = 0  # closed loop: how far a window goes
 
     def advance(self, injected: Injected, itineraries: Itineraries, until_ps: int) -> Left:
@@ -61,62 +48,12 @@ class QueueNetwork:
         ways takes no time, or where a window does not come to rest.
         """
         if len(injected.packet):
-            self._take(injected, itineraries)
+            self._in.take(injected, itineraries)
         return self._run(until_ps)
 
     def finish(self) -> Left:
         """Settle everything that was handed over; return the packets that had not been handed back."""
-        return self._run(_END_PS)
-
-    # --- in ----------------------------------------------------------------------------------------
-
-    def _take(self, injected: Injected, itineraries: Itineraries) -> None:
-        first_way = self._join_ways(itineraries)
-        count = len(injected.packet)
-        after = np.full(count, -1, np.int64) if injected.after is None else injected.after
-        fresh: Columns = {
-            "packet": injected.packet,
-            "way": injected.way.astype(np.int64) + first_way,
-            "at": np.zeros(count, np.int64),
-            "time_ps": injected.time_ps,
-            "request_bytes": injected.request_bytes.astype(np.int64),
-            "reply_bytes": injected.reply_bytes.astype(np.int64),
-            "drawn_ps": injected.drawn_ps,
-            "after": after,
-        }
-        is_chained = after >= 0
-        if is_chained.any():
-            self._chained = _joined([self._chained, _rows(fresh, is_chained)])
-            self._chained = _rows(self._chained, np.argsort(self._chained["after"], kind="stable"))
-            if (np.diff(self._chained["after"]) == 0).any():
-                raise ModelError("queues: two packets start after the same one")
-            if (self._chained["time_ps"] < 1).any():
-                raise ModelError("queues: the time between a packet and the one after it must be positive")
-            fresh = _rows(fresh, ~is_chained)
-        time_ps = fresh["time_ps"]
-        if len(time_ps) and int(time_ps.min()) < self._now_ps:
-            raise ModelError(f"queues: a packet starts at {int(time_ps.min())} ps, settled until {self._now_ps} ps")
-        if self._next < len(self._waiting["packet"]):
-            fresh = _joined([_rows(self._waiting, slice(self._next, None)), fresh])
-        time_ps = fresh["time_ps"]
-        if (time_ps[1:] < time_ps[:-1]).any():
-            fresh = _rows(fresh, np.argsort(time_ps, kind="stable"))
-        self._waiting, self._next = fresh, 0
-
-    def _join_ways(self, itineraries: Itineraries) -> int:
-        """Add ways to those still in use; return the number of the first."""
-        if itineraries is self._itineraries and self._ways is not None:
-            return len(self._ways.start) - len(itineraries)
-        waiting = _rows(self._waiting, slice(self._next, None))
-        self._waiting, self._next = waiting, 0
-        holders = [self._flying, waiting, self._chained]
-        used = np.unique(np.concatenate([each["way"] for each in holders]))
-        for each in holders:
-            each["way"] = np.searchsorted(used, each["way"])
-        joined = itineraries if self._held is None else self._held.take(used).followed_by(itineraries)
-        self._ways = made_ready(joined, self._stations)
-        self._held, self._itineraries = joined, itineraries
-        return len(used)
+        return self._run(END_PS)
 
     # --- through -----------------------------------------------------------------------------------
 
@@ -127,47 +64,45 @@ class QueueNetwork:
             if begin_ps >= until_ps:
                 break
             parts.append(self._settle_from(begin_ps, until_ps))
-        self._now_ps = max(self._now_ps, until_ps)
-        if until_ps == _END_PS and len(self._chained["packet"]):
-            raise ModelError(f"queues: packet {int(self._chained['after'][0])}, after which one starts, is not known")
-        return _in_order(parts)
+        self._in.settled(until_ps)
+        return in_order(parts)
 
     def _earliest_ps(self) -> int:
-        flying, waiting = self._flying["time_ps"], self._waiting["time_ps"]
-        earliest = int(flying.min()) if len(flying) else _END_PS
-        return min(earliest, int(waiting[self._next])) if self._next < len(waiting) else earliest
+        flying, waiting = self._in.flying["time_ps"], self._in.waiting["time_ps"]
+        earliest = int(flying.min()) if len(flying) else END_PS
+        return min(earliest, int(waiting[self._in.next])) if self._in.next < len(waiting) else earliest
 
     def _settle_from(self, begin_ps: int, until_ps: int) -> Left:
         """Settle one window that begins at the earliest arrival there is."""
-        assert self._ways is not None
-        waiting = self._waiting["time_ps"]
-        last = self._next + self._window_packets
+        assert self._in.ways is not None
+        waiting = self._in.waiting["time_ps"]
+        last = self._in.next + self._window_packets
         end_ps = until_ps if last >= len(waiting) else max(int(waiting[last]), begin_ps + 1)
         end_ps = min(end_ps, until_ps)
-        if len(self._chained["packet"]):
-            self._reach_ps = self._reach_ps or max(int(np.median(self._chained["time_ps"])), 1)
+        if len(self._in.chained["packet"]):
+            self._reach_ps = self._reach_ps or max(int(np.median(self._in.chained["time_ps"])), 1)
             end_ps = min(end_ps, begin_ps + self._reach_ps)
-        widest = max(level.stop_place - level.first_place for group in self._ways.groups for level in group)
+        widest = max(level.stop_place - level.first_place for group in self._in.ways.groups for level in group)
         while True:
             stop = int(np.searchsorted(waiting, end_ps))
-            known = _joined([self._flying, _started(_rows(self._waiting, slice(self._next, stop)))])
+            known = joined([self._in.flying, started(rows(self._in.waiting, slice(self._in.next, stop)))])
             packets, chain = self._with_successors(known, begin_ps, end_ps)
-            slots = int((self._ways.length[packets["way"]] - packets["at"] + 1).sum())
+            slots = int((self._in.ways.length[packets["way"]] - packets["at"] + 1).sum())
             most = begin_ps + (1 << bits(slots, widest)[1]) - 2
             too_many = chain.shape[1] > 4 * (len(known["packet"]) + 64) and end_ps > begin_ps + 1
             if end_ps <= most and not too_many:
                 break
             end_ps = min(end_ps, most) if not too_many else begin_ps + max((end_ps - begin_ps) // 2, 1)
-        window = Window(self._ways, self._state, packets, begin_ps, end_ps - begin_ps, chain)
+        window = Window(self._in.ways, self._state, packets, begin_ps, end_ps - begin_ps, chain)
         window.settle()
         while len(more := self._missed(window, end_ps)):
             # A packet was dropped early, so that the one after it starts within the window as well.
             packets, chain = self._with_successors(known, begin_ps, end_ps, np.union1d(packets["packet"], more))
-            window = Window(self._ways, self._state, packets, begin_ps, end_ps - begin_ps, chain)
+            window = Window(self._in.ways, self._state, packets, begin_ps, end_ps - begin_ps, chain)
             window.settle()
-        if len(self._chained["packet"]):
+        if len(self._in.chained["packet"]):
             self._adapt_reach(len(known["packet"]), chain.shape[1], end_ps - begin_ps)
-        self._next = stop
+        self._in.next = stop
         window.close()
         return self._leave(window)
 
@@ -185,46 +120,46 @@ class QueueNetwork:
 
         Which may start: those whose predecessor, were there no queues, would leave early enough; and those `wanted`.
         """
-        assert self._ways is not None
+        assert self._in.ways is not None
         parts = [known]
         after: list[NDArray[np.int64]] = []
-        follower = _rows(known, known["time_ps"] < end_ps) if len(self._chained["packet"]) else known
-        while len(self._chained["packet"]) and len(follower["packet"]):
-            row = np.searchsorted(self._chained["after"], follower["packet"])
-            row = np.minimum(row, len(self._chained["after"]) - 1)
-            has = np.flatnonzero(self._chained["after"][row] == follower["packet"])
+        follower = rows(known, known["time_ps"] < end_ps) if len(self._in.chained["packet"]) else known
+        while len(self._in.chained["packet"]) and len(follower["packet"]):
+            row = np.searchsorted(self._in.chained["after"], follower["packet"])
+            row = np.minimum(row, len(self._in.chained["after"]) - 1)
+            has = np.flatnonzero(self._in.chained["after"][row] == follower["packet"])
             if not len(has):
                 break
-            alone = Window(self._ways, self._state, _rows(follower, has), begin_ps, 1, np.zeros((3, 0), np.int64))
-            chained = _started(_rows(self._chained, row[has]))
+            alone = Window(self._in.ways, self._state, rows(follower, has), begin_ps, 1, np.zeros((3, 0), np.int64))
+            chained = started(rows(self._in.chained, row[has]))
             chained["time_ps"] = alone.arrival_ps[alone.exit] + begin_ps + chained["time_ps"]
             chained["injected_ps"] = chained["time_ps"]
             enters = chained["time_ps"] < end_ps
             if wanted is not None:
                 enters |= np.isin(chained["packet"], wanted)
-            follower = _rows(chained, enters)
+            follower = rows(chained, enters)
             parts.append(follower)
             after.append(follower["after"])
-        packets = _joined(parts)
+        packets = joined(parts)
         if (packets["packet"][1:] < packets["packet"][:-1]).any():
-            packets = _rows(packets, np.argsort(packets["packet"], kind="stable"))
+            packets = rows(packets, np.argsort(packets["packet"], kind="stable"))
         if not after:
             return packets, np.zeros((3, 0), np.int64)
         later = np.flatnonzero(np.isin(packets["packet"], np.concatenate([each["packet"] for each in parts[1:]])))
         before = np.searchsorted(packets["packet"], packets["after"][later])
-        between = self._chained["time_ps"][np.searchsorted(self._chained["after"], packets["after"][later])]
+        between = self._in.chained["time_ps"][np.searchsorted(self._in.chained["after"], packets["after"][later])]
         return packets, np.stack([before, later, between])
 
     def _missed(self, window: Window, end_ps: int) -> NDArray[np.int64]:
         """Ids of packets that start in the window, as it turned out, and were not in it."""
-        if not len(self._chained["packet"]) or window.dropped is None:
+        if not len(self._in.chained["packet"]) or window.dropped is None:
             return np.zeros(0, np.int64)
         settled = window.has_left()
         ids = window.packets["packet"][settled]
-        row = np.minimum(np.searchsorted(self._chained["after"], ids), len(self._chained["after"]) - 1)
-        starts = window.left_ps()[settled] + window.begin_ps + self._chained["time_ps"][row]
-        is_next = (self._chained["after"][row] == ids) & (starts < end_ps)
-        found = self._chained["packet"][row[is_next]]
+        row = np.minimum(np.searchsorted(self._in.chained["after"], ids), len(self._in.chained["after"]) - 1)
+        starts = window.left_ps()[settled] + window.begin_ps + self._in.chained["time_ps"][row]
+        is_next = (self._in.chained["after"][row] == ids) & (starts < end_ps)
+        found = self._in.chained["packet"][row[is_next]]
         missed: NDArray[np.int64] = found[~np.isin(found, window.packets["packet"])]
         return missed
 
@@ -255,17 +190,17 @@ class QueueNetwork:
                     packets[name][packet] -= service_ps[rest][kind == number].sum()
                 travelled[packet] -= ways.delay_ps[window.row[rest]].sum()
         # Those that stay wait for their next visit: the first that is not before the window's end.
-        under_way = _rows(packets, stays)
+        under_way = rows(packets, stays)
         if len(stays):
             is_past = np.add.reduceat(window.arrival_ps < span_ps, window.first, dtype=np.int64)[stays]
             under_way["at"] = under_way["at"] + is_past
             under_way["time_ps"] = window.arrival_ps[window.first[stays] + is_past] + window.begin_ps
-        if len(self._chained["packet"]):
+        if len(self._in.chained["packet"]):
             released = self._release(packets["packet"][left], left_ps[left], packets["packet"])
             # Not begun within the window, after all.
-            under_way = _rows(under_way, ~np.isin(under_way["packet"], self._chained["packet"]))
-            under_way = _joined([under_way, released])
-        self._flying = under_way
+            under_way = rows(under_way, ~np.isin(under_way["packet"], self._in.chained["packet"]))
+            under_way = joined([under_way, released])
+        self._in.flying = under_way
         if self._observe is not None:
             self._tell(window)
         served = np.stack([packets[name][left] for name in ("link_ps", "cpu_ps", "pod_ps")])
@@ -284,14 +219,14 @@ class QueueNetwork:
 
     def _release(self, ids: NDArray[np.int64], left_ps: NDArray[np.int64], inside: NDArray[np.int64]) -> Columns:
         """Take those out of the chained that start after packets that have left; return those not `inside`."""
-        row = np.minimum(np.searchsorted(self._chained["after"], ids), len(self._chained["after"]) - 1)
-        has = self._chained["after"][row] == ids
-        released = _rows(self._chained, row[has])
+        row = np.minimum(np.searchsorted(self._in.chained["after"], ids), len(self._in.chained["after"]) - 1)
+        has = self._in.chained["after"][row] == ids
+        released = rows(self._in.chained, row[has])
         released["time_ps"] = released["time_ps"] + left_ps[has]
-        stays = np.ones(len(self._chained["after"]), np.bool_)
+        stays = np.ones(len(self._in.chained["after"]), np.bool_)
         stays[row[has]] = False
-        self._chained = _rows(self._chained, stays)
-        return _started(_rows(released, ~np.isin(released["packet"], inside)))
+        self._in.chained = rows(self._in.chained, stays)
+        return started(rows(released, ~np.isin(released["packet"], inside)))
 
     def _add_up(self, window: Window) -> None:
         """Add to each packet what it met in the window, and what service it needs in all."""
@@ -339,48 +274,3 @@ class QueueNetwork:
             start[window.dropped[slot]] = end[window.dropped[slot]] = -1
         station = window.ways.station_of_place[window.ways.place[window.row[slot]]].astype(np.int32)
         self._observe(Visits(station, arrival, start, end, window.prices.size_bytes(slot)))
-
-
-def _none() -> Columns:
-    return {name: np.zeros(0, np.int64) for name in (*_COLUMNS, *_SO_FAR)}
-
-
-def _rows(columns: Columns, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Columns:
-    return {name: column[rows] for name, column in columns.items()}
-
-
-def _joined(parts: list[Columns]) -> Columns:
-    whole = [part for part in parts if len(part["packet"])] or parts[:1]
-    if len(whole) == 1:
-        return dict(whole[0])
-    names = whole[0].keys() & whole[1].keys()
-    return {name: np.concatenate([part[name] for part in whole]) for name in names}
-
-
-def _started(columns: Columns) -> Columns:
-    """Add what a packet has met so far, which is nothing."""
-    zeros = {name: np.zeros(len(columns["packet"]), np.int64) for name in _SO_FAR}
-    begun = {name: column for name, column in columns.items() if name in _COLUMNS}
-    return begun | zeros | {"injected_ps": columns["time_ps"], "turned_ps": zeros["turned_ps"] - 1}
-
-
-def _in_order(parts: list[Left]) -> Left:
-    """Join what several windows let go, in order of ids."""
-    none = np.zeros(0, np.int64)
-    if not parts:
-        empty = np.zeros((3, 0), np.int64)
-        return Left(none, none, none.astype(np.int32), none, empty, empty, none)
-    packet = np.concatenate([part.packet for part in parts])
-    order = np.argsort(packet, kind="stable")
-    moved = np.flatnonzero(order != np.arange(len(order)))  # a few at each cut
-    source = order[moved]
-
-    def column(name: str) -> NDArray[np.int64]:
-        joined: NDArray[np.int64] = np.concatenate([getattr(part, name) for part in parts], axis=-1)
-        for row in joined if joined.ndim == 2 else [joined]:
-            row[moved] = row[source]
-        return joined
-
-    names = ("packet", "time_ps", "dropped_at", "turned_ps", "waited_ps", "served_ps", "travelled_ps")
-    left: dict[str, Any] = {name: column(name) for name in names}
-    return Left(**left)

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from simnet.dataplane.queueing.columns import Columns
 from simnet.dataplane.queueing.one_by_one import departures_of_one, serve, serve_limited
-from simnet.dataplane.queueing.prices import Columns, Prices
+from simnet.dataplane.queueing.prices import Prices
 from simnet.dataplane.queueing.station_state import StationState
 from simnet.dataplane.queueing.ways import Level, Ways
 from simnet.errors import ModelError
