@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from simnet.dataplane.path.itineraries import journeys_of
 from simnet.dataplane.queueing.itinerary_table import ItineraryTable
-from simnet.dataplane.queueing.solver import QueueNetwork as Solver
 from simnet.dataplane.queueing.stations import POD, Injected, Itineraries, Left, Visits
 from simnet.engine.connections import Sent, spread
 from simnet.engine.network import CompiledCluster
+from simnet.engine.queue_solver import queue_solver
 from simnet.engine.stations import ClusterStations
 
 Columns = dict[str, NDArray[Any]]
@@ -34,7 +34,7 @@ ServiceTimes = Callable[[NDArray[np.uint64], NDArray[np.uint64]], NDArray[np.int
 
 
 class QueueNetwork(Protocol):
-    """What solves the queues (dataplane/queueing)."""
+    """What solves the queues (dataplane/queueing); queue_solver.py says which of those there are."""
 
     def advance(self, injected: Injected, itineraries: Itineraries, until_ps: int) -> Left:
         """Take packets in, run to `until_ps` and return those that have left."""
@@ -92,10 +92,10 @@ class QueuedTraffic:
         service_ps: ServiceTimes,
         *,
         observe: Callable[[Visits], None] | None = None,
-        network: Callable[..., QueueNetwork] = Solver,
+        network: Callable[..., QueueNetwork] | None = None,
     ) -> None:
         self.compiled, self.stations, self.service_ps = compiled, stations, service_ps
-        self.queues = network(stations.stations, observe)
+        self.queues = (network or queue_solver())(stations.stations, observe)
         self._connections: Columns = {}
         self._ways = ItineraryTable()
         self._held: Columns = {}  # packets not yet sent: connection, number, sent_ps, size_bytes, reply_bytes
