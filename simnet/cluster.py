@@ -189,8 +189,9 @@ class ClusterAt(Cluster):
     @cached_property
     def steady(self) -> Model:
         """The cluster as the run begins."""
-        scenario = self.run.scenario
-        return materialise(self.spec, clients=scenario.variant.clients or scenario.workload.clients, seed=self.seed)
+        from simnet.engine.simulate import cluster_of
+
+        return cluster_of(self.run.scenario, seed=self.seed)
 
     @cached_property
     def instant(self) -> Instant:

@@ -51,8 +51,10 @@ def events_of(
         subjects = _subjects(model, what, reading, path)
         if subjects is None:
             continue
-        if model.grace_period is not None and kind not in DELETING:
-            reading.refuse((*path, "gracePeriod"), f"beside do: {model.do}", "drain or delete", "remove it")
+        for key, value in (("gracePeriod", model.grace_period), ("replacement", model.replacement)):
+            if value is not None and kind not in DELETING:
+                reading.refuse((*path, key), f"beside do: {model.do}", "drain or delete", "remove it")
+        grace_ps, new_ps = model.grace_period, model.replacement
         if (model.at is None) == (model.every is None):
             reading.refuse(path, "both" if model.at is not None else "neither", "one of at, every",
                            "write `at: 10s`, or `every: {mtbf: 60s, mttr: 5s}`")  # fmt: skip
@@ -65,7 +67,8 @@ def events_of(
                 reading.refuse((*path, "every"), found, expected, "raise mtbf or mttr")
                 continue
             where = reading.document.locate(path)
-            random.append(RandomFailures(kind, subjects, model.every.mtbf, model.every.mttr, where, model.grace_period))
+            every = model.every
+            random.append(RandomFailures(kind, subjects, every.mtbf, every.mttr, where, grace_ps, new_ps))
         elif not subjects:
             reading.refuse((*path, what), "any", "a name", "`any` goes with `every`")
         else:
@@ -75,7 +78,16 @@ def events_of(
             until_ps = None if model.for_ is None else model.at + model.for_
             where = reading.document.locate(path)
             scripted += [
-                Event(model.at, kind, subject, until_ps, model.name or "", where, grace_period_ps=model.grace_period)
+                Event(
+                    model.at,
+                    kind,
+                    subject,
+                    until_ps,
+                    model.name or "",
+                    where,
+                    grace_period_ps=grace_ps,
+                    replacement_ps=new_ps,
+                )
                 for subject in subjects
             ]
     return tuple(sorted(scripted, key=lambda event: event.at_ps)), tuple(random)

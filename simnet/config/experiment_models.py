@@ -317,6 +317,7 @@ class EventModel(FileModel):
     every: FailureModel | None = None
     for_: Annotated[PositiveDuration | None, Field(alias="for")] = None
     grace_period: Duration | None = None
+    replacement: Duration | None = None
     node: Text | list[Text] | None = None
     pod: Text | list[Text] | None = None
     link: list[Text] | Literal["any"] | None = None

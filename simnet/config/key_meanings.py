@@ -37,6 +37,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "every": "instead of `at`: at random, each subject by itself",
         "for": "how long, then it is undone; left out: it lasts",
         "gracePeriod": "of drain and delete, in place of the pods' terminationGracePeriodSeconds",
+        "replacement": "of drain and delete: new pods are ready on other nodes so much later; left out: none are",
         "node": "the node, or several; with `every`, any: all of them",
         "pod": "the pod, NAMESPACE/NAME (default/ may be left out), or several; with `every`, any: all of services",
         "link": "the two ends of a wire; with `every`, any: all between devices",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from simnet.engine.replacements import replacement_of
 from simnet.model.events import Event
 from simnet.units import PS_PER_S
 
@@ -57,5 +58,20 @@ def _delete(plane: ControlPlane, event: Event, pod: str) -> Undo:
     if grace_ps is None:
         seconds = next((each.termination_grace_period_seconds for each in plane.cluster.pods if each.key == pod), 30)
         grace_ps = seconds * PS_PER_S
-    plane.endpoints.delete(pod, number, grace_ps)
-    return lambda: plane.endpoints.start(pod, number)
+    endpoints = plane.endpoints
+    endpoints.delete(pod, number, grace_ps)
+    new, is_over = replacement_of(pod), [False]
+    if event.replacement_ps is None or new not in endpoints.node_of:
+        return lambda: endpoints.start(pod, number)
+
+    def starts() -> None:
+        if not is_over[0]:
+            endpoints.becomes(endpoints.made_ready, new, number)
+
+    def is_back() -> None:
+        is_over[0] = True
+        endpoints.is_no_longer(endpoints.made_ready, new, number)
+        endpoints.start(pod, number)
+
+    plane.after(event.replacement_ps, starts)
+    return is_back

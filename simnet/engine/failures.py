@@ -42,8 +42,10 @@ def _of_subject(
         now_ps += up_ps
         if now_ps >= duration_ps:
             return
-        yield Event(now_ps, failures.kind, subject, now_ps + down_ps, position=failures.position,
-                    at_random=True, grace_period_ps=failures.grace_period_ps)  # fmt: skip
+        yield Event(
+            now_ps, failures.kind, subject, now_ps + down_ps, position=failures.position, at_random=True,
+            grace_period_ps=failures.grace_period_ps, replacement_ps=failures.replacement_ps,
+        )  # fmt: skip
         now_ps += down_ps
 
 
@@ -56,7 +58,7 @@ def _exponential(seed: int, purpose: str, stream: np.uint64, draw: int, mean_ps:
 def _all(cluster: Cluster, kind: EventKind) -> Iterator[tuple[str, ...]]:
     devices = {device.name for device in cluster.fabric.devices if device.kind is not DeviceKind.CLIENTS}
     if kind in OF_PODS:
-        yield from ((pod.key,) for pod in cluster.pods if pod.is_evictable)
+        yield from ((pod.key,) for pod in cluster.pods if pod.is_evictable and pod.ready)
     elif kind in LINKS:
         yield from ((link.a, link.b) for link in cluster.fabric.links if {link.a, link.b} <= devices)
     else:

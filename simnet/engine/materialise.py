@@ -17,7 +17,7 @@ from simnet.controlplane.calico.ipam import AddressRequest, Assignment, assign_b
 from simnet.controlplane.fabric import build_fabric
 from simnet.controlplane.kubernetes.allocation import allocate
 from simnet.controlplane.kubernetes.endpoint_slices import endpoint_slices
-from simnet.controlplane.kubernetes.scheduling import Schedule, ScheduledPod, schedule
+from simnet.controlplane.kubernetes.scheduling import Schedule, ScheduledPod, given_pod, schedule
 from simnet.controlplane.racks import known_by_peers
 from simnet.engine.node_rules import rulesets_of
 from simnet.engine.nodes import cluster_nodes
@@ -119,7 +119,8 @@ def placed_objects(spec: ClusterSpec, *, clients: ClientPopulation | None = None
         unschedulable=frozenset(node.name for node in spec.objects.nodes if node.unschedulable or not node.ready),
     )
     scheduled = _without_shared_addresses(scheduled)
-    all_pods = [*scheduled.pods, *_client_pods(clients, nodes)]
+    started_later = [given_pod(pod, pod.node_name) for pod in spec.replacements if pod.node_name]
+    all_pods = [*scheduled.pods, *_client_pods(clients, nodes), *started_later]
     addresses_of_node = {node.name: node.addresses for node in nodes}
     kinds = tunnel_kinds(spec.calico)
     ends = [(f"{kind} of {node.name}", node) for kind in kinds for node in nodes if _has_ipv4(node)]

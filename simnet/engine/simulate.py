@@ -19,6 +19,7 @@ from simnet.engine.network import CompiledCluster, compile_cluster
 from simnet.engine.processes import Timeline, client_population
 from simnet.engine.queued_run import QueuedRun
 from simnet.engine.recorder import Recorder
+from simnet.engine.replacements import with_replacements
 from simnet.engine.shares import expected_shares
 from simnet.engine.sinks import PacketSink
 from simnet.engine.targets import callers_of, service_of, service_port, targets_of
@@ -112,12 +113,17 @@ def simulate(
 
 def prepare(scenario: Scenario, *, seed: int) -> CompiledCluster:
     """Materialise and compile a scenario's cluster: everything that stays the same while it runs."""
-    clients = scenario.variant.clients or scenario.workload.clients
-    cluster = materialise(scenario.cluster, clients=clients, seed=seed)
+    cluster = cluster_of(scenario, seed=seed)
     return compile_cluster(
         cluster, scenario.cluster, seed=seed, statistic_mode=scenario.run.statistic_mode,
         history=history_of(scenario, cluster, seed=seed),
     )  # fmt: skip
+
+
+def cluster_of(scenario: Scenario, *, seed: int) -> Cluster:
+    """Return a scenario's cluster as a run begins, with its clients and with the pods that its events start."""
+    clients = scenario.variant.clients or scenario.workload.clients
+    return materialise(with_replacements(scenario, seed=seed), clients=clients, seed=seed)
 
 
 def history_of(scenario: Scenario, cluster: Cluster, *, seed: int) -> TableHistory | None:

@@ -47,6 +47,7 @@ class Event:
     position: Position = Position("")
     at_random: bool = False  # it came by itself, of RandomFailures
     grace_period_ps: int | None = None  # of deleted pods, in place of their own
+    replacement_ps: int | None = None  # deleted pods are ready on other nodes so much later; None: nowhere
 
     @property
     def label(self) -> str:
@@ -64,3 +65,4 @@ class RandomFailures:
     mean_time_to_repair_ps: int
     position: Position = Position("")
     grace_period_ps: int | None = None  # of deleted pods, in place of their own
+    replacement_ps: int | None = None  # deleted pods are ready on other nodes so much later; None: nowhere

@@ -16,7 +16,7 @@ from simnet.model.events import Event, RandomFailures
 from simnet.model.iptables.modelled import LeftOutRule
 from simnet.model.iptables.ruleset import Family
 from simnet.model.kube_proxy import KubeProxyConfiguration
-from simnet.model.kubernetes import Objects
+from simnet.model.kubernetes import Objects, Pod
 from simnet.model.node_lifecycle import NodeLifecycle
 from simnet.model.queues import CpuCosts
 from simnet.model.workload import ClientPopulation, ClosedLoop, EntryChoice, Workload
@@ -92,6 +92,7 @@ class ClusterSpec:
     calico_nodes: tuple[CalicoNode, ...] = ()
     cpu: CpuCosts | None = None  # None: nodes take no time
     node_lifecycle: NodeLifecycle = NodeLifecycle()
+    replacements: tuple[Pod, ...] = ()  # pods that events start while a run lasts: there from the start, and not ready
     queues: bool = False  # links have queues, be they unlimited, without any of them being described
     warnings: tuple[Problem, ...] = field(default=(), compare=False)  # what was odd in the file but usable
 

@@ -86,7 +86,7 @@ def schedule(
             pending.append((key, f"its node {node!r} is not in the cluster" if node else "no node can take it"))
             continue
         placer.take(node)
-        pods.append(_given(pod, node))
+        pods.append(given_pod(pod, node))
     workload_names = {(each.kind, each.namespace, each.name) for each in objects.workloads}
     pods_of: dict[str, list[Pod]] = {}
     for pod in objects.pods:
@@ -164,7 +164,8 @@ class _Placer:
         return chosen
 
 
-def _given(pod: Pod, node: str) -> ScheduledPod:
+def given_pod(pod: Pod, node: str) -> ScheduledPod:
+    """Return a pod of the input on its node."""
     return ScheduledPod(
         pod.namespace, pod.name, pod.labels, node, pod.pod_ips, pod.host_network,
         pod.ready, pod.terminating, pod.container_ports, pod.termination_grace_period_seconds,
