@@ -14,7 +14,7 @@ from functools import partial
 import simpy
 
 from simnet.controlplane.bgp.session import Happening, Keepalive, Loss, Notification, Open, Session, State, step
-from simnet.controlplane.bgp.timers import fraction, jittered_ps
+from simnet.controlplane.bgp.timers import fraction, jittered_ps, session_number
 from simnet.controlplane.bgp.update_group import Update
 from simnet.engine.bgp_boxes import Box, End, EndOfRib
 from simnet.engine.bgp_events import schedule_events
@@ -30,6 +30,7 @@ from simnet.model.scenario import ClusterSpec
 from simnet.units import PS_PER_MS, PS_PER_S
 
 RECOVERY_PS = 240 * PS_PER_S  # BIRD: how long a restarted speaker waits for End-of-RIB before it tells and writes
+_LOOP = ""  # among the peers that a speaker waits for after a restart: its own loop
 DAEMON_START_PS = 50 * PS_PER_MS  # assumed
 
 
@@ -300,7 +301,18 @@ class ControlPlane:
         if peer in box.waits_for:
             box.waits_for.discard(peer)
             if not box.waits_for:
-                self._has_recovered(box)
+                self._recovers(box)
+
+    def _recovers(self, box: Box) -> None:
+        """Tell and write: at once, or when BIRD's loop has come round twice."""
+        late_ps = int(
+            2 * box.timers.loop_ps * fraction(self.seed, "recovery", session_number(box.name, ""), box.starts)
+        )
+        if late_ps:
+            box.waits_for.add(_LOOP)
+            self.after(late_ps, partial(self.stop_waiting, box, box.starts))
+        else:
+            self._has_recovered(box)
 
     def _has_recovered(self, box: Box) -> None:
         box.tables.decide()

@@ -68,9 +68,9 @@ class BgpTimers:
     bfd_multiplier: int = 3
     processing_ps: int = PS_PER_MS // 2  # assumed: from a message to the choice and the answer
     fib_write_ps: int = PS_PER_MS // 2  # assumed; with it a closed session is withdrawn after 1 ms, measured 1-2 ms
-    loop_ps: int = (
-        0  # an expired hold timer is acted on up to so much later; BIRD 2 waits for its loop (measured 1.3 s)
-    )
+    # An expired hold timer is acted on up to so much later, the end of a recovery up to twice that: BIRD 2 waits for
+    # its loop (measured 1.3 s)
+    loop_ps: int = 0
     carrier_ps: int = 50 * PS_PER_MS  # assumed: from a carrier's loss or return until it is noticed; a veth 6 ms
 
 

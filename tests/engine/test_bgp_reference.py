@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 from engine.bgp_networks import LAB, with_timers
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference.bgp import FAR, routers_of, settle
 from reference.clusters import routed_clusters
 
 from simnet.controlplane.bgp.sessions import AT_SWITCH
 from simnet.engine.bgp_processes import ControlPlane
+from simnet.model.calico import Wiring
 from simnet.model.fib import RouteKind
 from simnet.units import PS_PER_S
 
@@ -62,7 +63,18 @@ def check_fibs(cluster, by_family, fibs):
             assert mine == table_of(cluster, router), name
 
 
+def takes_back_its_own(cluster):
+    """Whether a node may take back, over other nodes, the address that it borrowed: its own is learned from the kernel.
+
+    BIRD prefers what BGP brings to that. Left out of simnet (docs/models/bgp.md); the reference changes its mind for
+    ever, and a real BIRD 2 with add-path ends with a switch that goes over other nodes only.
+    """
+    borrowed = any(block.borrowed for block in cluster.blocks)
+    return cluster.calico.wiring is Wiring.S3 and cluster.calico.num_allowed_local_as_numbers > 0 and borrowed
+
+
 def _steady(cluster, order, add_path):
+    assume(not takes_back_its_own(cluster))
     check_fibs(cluster, tables(cluster, order=order, mesh_has_add_path=add_path), cluster.fibs)
 
 
@@ -96,6 +108,7 @@ def simnets(path):
 def _cold(cluster, seed):
     """Every Loc-RIB after speakers came up at jittered times: the best path with all attributes, the merged ones."""
     cluster = replace(cluster, services=())
+    assume(not takes_back_its_own(cluster))
     ready, spec = with_timers(cluster, LAB, LAB)
     plane = ControlPlane(ready, spec, seed, is_cold=True)
     end_ps = 60 * PS_PER_S

@@ -187,7 +187,8 @@ def test_a_node_that_boots_without_a_daemon_has_no_learned_route():
 
 def test_a_speaker_that_recovers_tells_once_no_awaited_peer_is_configured_any_more():
     """It waits for n1, which is off; when n1 is taken out of its configuration it goes on."""
-    ready, spec = three_nodes(Wiring.S2, GRACEFUL, replace(LAB, is_helper=False))
+    prompt = replace(LAB, loop_ps=0)
+    ready, spec = three_nodes(Wiring.S2, replace(prompt, restart_ps=at(8)), replace(prompt, is_helper=False))
     events = (
         event(DIE, 0, 200, "n1"), event(KILL, 30, 31, "n0"), event(REMOVE, 60, 200, "n0", "n1"),
     )  # fmt: skip

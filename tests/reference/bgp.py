@@ -226,7 +226,7 @@ def connect(a, b, address_a, address_b, **of_a_and_b):
     return ends
 
 
-def settle(routers, *, order=None, most=200_000):
+def settle(routers, *, order=None, most=50_000):
     """Pass messages until there are none; `order`: a seed for which session delivers next, None: first come."""
     choose = random.Random(order)
     waiting = []  # (end that receives, prefix, path id, route or None), oldest first
