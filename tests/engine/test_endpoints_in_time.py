@@ -9,10 +9,12 @@ from engine.scenarios import MS, S, cluster, nodes, plain, pod, scenario, scenar
 from engine.test_agreement import assert_agreement
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from reference.node_lifecycle import transitions
 
 from simnet.controlplane.kube_proxy.generator import RuleGenerator
 from simnet.controlplane.kube_proxy.node import ProxiedNode
-from simnet.engine.bgp_processes import run_control_plane
+from simnet.engine.bgp_events import schedule_events
+from simnet.engine.bgp_processes import ControlPlane, run_control_plane
 from simnet.engine.materialise import materialise
 from simnet.engine.network import compile_cluster
 from simnet.engine.replacements import with_replacements
@@ -106,6 +108,30 @@ def test_a_node_behind_a_silent_link_is_as_good_as_dead():
     assert at_80["n1"] == at_80["n3"] == rules_without(made, {"p1"})["n1"]
     assert at_80["n2"] == made.rulesets["n2"]  # nobody tells it
     assert rules_at(made, history, 200 * S) == dict(made.rulesets)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 150 * S), st.integers(1, 80 * S)), min_size=1, max_size=4),
+    st.sampled_from([12, 20, 50]), st.integers(0, 2**32),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_a_node_is_unreachable_when_the_controller_that_looks_every_time_says_so(spans, grace_s, seed):
+    lifecycle = replace(LIFECYCLE, node_monitor_grace_period_ps=grace_s * S)
+    spec = web_on("n1", "n2", lifecycle=lifecycle)
+    made = materialise(spec, seed=1)
+    silent = [(begin, begin + length) for begin, length in spans]
+    events = sorted((Event(a, EventKind.LINK_SILENT, ("tor", "n2"), b) for a, b in silent), key=lambda e: e.at_ps)
+    plane = ControlPlane(made, spec, seed, is_cold=False)
+    endpoints, told = plane.endpoints, []
+    changed = endpoints.changed
+    endpoints.changed = lambda: (told.append((plane.now, "n2" in endpoints.unreachable)), changed())
+    schedule_events(plane, events)
+    plane.run(300 * S)
+    phases = {
+        "lease": endpoints.lease_phase_ps["n2"], "monitor": endpoints.monitor_phase_ps,
+        "status": endpoints._phase("status", "n2", lifecycle.node_status_update_frequency_ps),
+    }  # fmt: skip
+    assert told == transitions(lifecycle, phases, silent, 300 * S)
 
 
 def test_the_share_of_calls_lost_is_that_of_the_dead_pods_until_the_rules_are_without_them():
