@@ -56,7 +56,7 @@ def network(name: str) -> Case:
     )
 
 
-def run(name: str, failure: str, draw: int) -> dict[str, object]:
+def run(name: str, failure: str, draw: int, *, outage_s: float | None = None, after_s: float = 14) -> dict[str, object]:
     """Let one failure happen to n0; return by box when its block went and came back, in seconds.
 
     Both count from the failure; None: that did not happen. `draw` decides the moment within the keepalive interval.
@@ -81,7 +81,7 @@ def run(name: str, failure: str, draw: int) -> dict[str, object]:
         else:
             number = {"killed": signal.SIGKILL, "stopped": signal.SIGTERM, "frozen": signal.SIGSTOP}
             daemon.send_signal(number[failure.split(",")[0]])
-        time.sleep(OUTAGE_S[failure])
+        time.sleep(OUTAGE_S[failure] if outage_s is None else outage_s)
         if failure == "link down":
             net.ip(switch, [f"link set {port} up"])
         elif failure == "frozen":
@@ -92,7 +92,7 @@ def run(name: str, failure: str, draw: int) -> dict[str, object]:
             while not net.birdc("n0", "show", "status"):  # its process takes a while to start on a busy machine
                 time.sleep(0.002)
         mended = time.time()
-        time.sleep(14)
+        time.sleep(after_s)
         return {
             "network": name, "failure": failure, "outage_s": round(mended - failed, 4),
             "boxes": {box: _gone_and_back(file.read_text(), failed) for box, file in files.items()},
