@@ -61,7 +61,7 @@ def simulated(name, failure, boxes):
     return found
 
 
-NAMES = ("switch", "mesh", "leaf-spine")
+NAMES = {"switch": "tor", "mesh": "tor", "leaf-spine": "leaf2"}  # and a box of each: others hear what it hears
 # A box whose own interface goes down loses the route with it, of which the kernel gives no notice
 UNSEEN = {("switch", "link down"): "tor", ("leaf-spine", "link down"): "leaf1"}
 
@@ -88,8 +88,9 @@ def test_routes_go_and_come_back_when_they_did_on_real_birds(failure):
                     continue
                 assert (len(seen), len(said)) == (6, len(SEEDS)), (name, box)
                 _agree(seen, said, (name, box, which))
-                pooled[which][0].extend(seen)
-                pooled[which][1].extend(said)
+                if box == NAMES[name]:
+                    pooled[which][0].extend(seen)
+                    pooled[which][1].extend(said)
     for seen, said in pooled.values():
         assert not seen or abs(median(seen) - median(said)) <= LATE_S / 2
 
