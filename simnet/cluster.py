@@ -32,6 +32,8 @@ from simnet.units import PS_PER_S, parse_duration
 if TYPE_CHECKING:
     import pandas as pd
 
+    from simnet.engine.rib_at import Daemon
+
 
 class NodeRules:
     """One node's rules of one family: kube-proxy's, or the imported ones; without what Calico adds."""
@@ -202,6 +204,12 @@ class ClusterAt(Cluster):
     def model(self) -> Model:
         """Every object addressed, placed and wired, with the tables of that instant."""
         return replace(self.steady, fibs=self.instant.fibs, rulesets={**self.steady.rulesets, **self.instant.rulesets})
+
+    def bgp(self, device: str, *, family: int = 4) -> Daemon:
+        """Return what the BGP daemon of a node or switch holds at that instant. Raises KeyError for another device."""
+        from simnet.engine.rib_at import daemon_at
+
+        return daemon_at(self.run.scenario, self.steady, device, at_ps=self.time_ps, seed=self.seed, family=family)
 
     @cached_property
     def _tracer(self) -> Tracer:

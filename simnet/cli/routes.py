@@ -39,13 +39,11 @@ def command(
     prints them; bgp: Network, Next Hop, Metric, LocPrf, Path, best (>) and multipath (=), as FRR's `show ip bgp`; json:
     the routes, and with --why the paths too (docs/models/routing.md). With --at, FILE is an experiment with `events:`.
     """
-    from simnet.engine.route_view import boxes, not_originated, rib
+    from simnet.engine.route_view import NotOriginated, boxes, not_originated, rib
     from simnet.model.fabric import DeviceKind
 
     if (node is None) == (switch is None):
         raise click.UsageError("give --node NODE or --switch NAME")
-    if at is not None and (why or form == "bgp"):
-        raise click.UsageError("--at tells the table; the paths behind it (--why, --format bgp) are the converged ones")
     instant = loaded_instant(file, at, variant, point, repeat, seed, skip_unknown=True)
     cluster, spec = (instant.model, instant.spec) if instant else load(file, 1 if seed is None else seed)
     if node is not None:
@@ -54,8 +52,17 @@ def command(
         device = named(switch or "", "--switch", "switch", boxes(cluster, DeviceKind.SWITCH))
     version = int(family)
     fib = cluster.fibs[device]
-    paths = rib(cluster, spec, device, family=version) if why or form == "bgp" else None
     kept = list(not_originated(cluster, spec, device, family=version)) if why and node is not None else []
+    paths = None
+    if (why or form == "bgp") and instant is not None:
+        daemon = instant.bgp(device, family=version)
+        paths = daemon.rib
+        kept = [each for each in kept if each.prefix not in daemon.withdrawn]
+        kept += [NotOriginated(prefix, "withdrawn by this time (see events)") for prefix in daemon.withdrawn]
+        states = ", ".join(f"{each.peer} {each.state}" for each in daemon.sessions)
+        click.echo(f"  bgp of {device} {daemon.condition}; sessions: {states or 'none'}", err=True)
+    elif why or form == "bgp":
+        paths = rib(cluster, spec, device, family=version)
     if form == "json":
         click.echo(json.dumps(_as_json(fib, paths, kept, version), indent=1, ensure_ascii=False))
         return
@@ -134,6 +141,7 @@ def _as_json(fib: Fib, rib: Rib | None, kept: list[NotOriginated], family: int) 
                             "valid": path.is_valid,
                             "best": path.is_best,
                             "multipath": path.is_multipath,
+                            "stale": path.is_stale,
                             "why": path.why,
                         }
                         for path in entry.paths

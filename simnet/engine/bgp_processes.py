@@ -45,9 +45,17 @@ def run_control_plane(
 
     Raises ModelError for an event that names no box or pair of this network.
     """
+    plane = control_plane(cluster, spec, events, seed=seed, start=start)
+    return replace(plane.run(until_ps), events=tuple(events))
+
+
+def control_plane(
+    cluster: Cluster, spec: ClusterSpec, events: Sequence[Event], *, seed: int, start: str = "converged"
+) -> ControlPlane:
+    """Return the boxes before anything has happened, and all that will."""
     plane = ControlPlane(cluster, spec, seed, is_cold=start == "cold")
     schedule_events(plane, events)
-    return replace(plane.run(until_ps), events=tuple(events))
+    return plane
 
 
 class ControlPlane:

@@ -127,8 +127,6 @@ def test_a_point_of_the_sweep_can_be_chosen(tmp_path, told):
         (("--repeat", "1"), "--variant, --point and --repeat go with --at"),
         (("--at", "1s", "--point", "seed"), "give NAME=VALUE"),
         (("--at", "1s", "--point", "calico.wiring=S1"), "none: it does not sweep"),
-        (("--at", "1s", "--why"), "--at tells the table"),
-        (("--at", "1s", "--format", "bgp"), "--at tells the table"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_reason(tmp_path, told, args, said):
@@ -163,3 +161,43 @@ def test_rules_and_traces_follow_a_drained_node(tmp_path, told):
     assert pods["1.5s"] == pods["4s"] == ["default/nginx-demo-1-0"]
     told("rules", file, "--node", "node-1", "--at", "1s", "--check", "x", code=2)
     told("rules", file, "--node", "node-1", "--point", "a=1", code=2)
+
+
+def test_a_switchs_bgp_table_of_an_instant_has_lost_what_a_dead_node_told(tmp_path, told):
+    file = written(tmp_path)
+    show = ("routes", file, "--switch", "tor", "--format", "bgp")
+    steady = told(*show)[0]
+    assert told(*show, "--at", "2s") == (steady, told(*show, "--at", "2s")[1])  # nobody has noticed yet
+    table, err = told(*show, "--at", "2.1s", "--why")
+    assert "bgp of tor running; sessions: node-1 Established, node-2 Idle" in err
+    assert " *> 10.217.69.128/26" in steady
+    assert "192.168.64.58" not in table
+    assert "the only path, told by node-1" in table
+    assert told(*show, "--at", "6s")[0] == steady
+    nobody, err = told("routes", file, "--node", "node-2", "--format", "bgp", "--at", "3s")
+    assert "bgp of node-2 not running" in err
+    assert "Displayed  0 routes" in nobody
+
+
+def test_paths_of_a_peer_that_restarts_gracefully_are_stale(tmp_path, told):
+    file = written(tmp_path, "[{at: 1s, bgp: node-2, do: kill, for: 4s}]")
+    text = Path(file).read_text().replace("gracefulRestart: none", "gracefulRestart: 120s")
+    Path(file).write_text(text.replace("bfd: 300ms", "gracefulRestartHelper: true"))
+    show = ("routes", file, "--switch", "tor", "--at", "2s")
+    assert " S> 10.217.69.128/26 192.168.64.58" in told(*show, "--format", "bgp")[0]
+    paths = {
+        path["peer"]: path["stale"]
+        for entry in json.loads(told(*show, "--format", "json", "--why")[0])["bgp"]["prefixes"]
+        for path in entry["paths"]
+    }
+    assert paths == {"node-1": False, "node-2": True}
+
+
+def test_a_node_no_longer_tells_of_a_service_whose_last_pod_here_is_gone(tmp_path, told):
+    file = written(tmp_path, "[{at: 1s, node: node-2, do: drain}]")
+    text = Path(file).read_text().replace("calico: {", "calico: {serviceExternalIPs: [192.168.64.57/32], ")
+    Path(file).write_text(text.replace("  fabric:", "  externalTrafficPolicy: Local\n  fabric:"))
+    told_of, err = told("routes", file, "--node", "node-2", "--why", "--at", "5s")
+    assert "192.168.64.57/32: withdrawn by this time (see events)" in told_of
+    assert "withdrawn" not in told("routes", file, "--node", "node-2", "--why", "--at", "0s")[0]
+    assert "bgp of node-2 running" in err

@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.clusters import routed_clusters
 
-from simnet.engine.bgp_processes import run_control_plane
+from simnet.engine.bgp_processes import control_plane, run_control_plane
+from simnet.engine.rib_at import daemon_of
+from simnet.engine.route_view import rib
 from simnet.errors import ModelError
 from simnet.model.calico import FabricMode, Wiring
 from simnet.model.events import Event, EventKind
+from simnet.model.fabric import DeviceKind
 from simnet.units import PS_PER_MS, PS_PER_S
 
 
@@ -30,6 +33,28 @@ def test_speakers_that_come_up_at_jittered_times_end_with_the_steady_tables(clus
     assert steady.start == ready.fibs
     assert not steady.fibs
     assert not sum(steady.messages.values())
+
+
+@settings(max_examples=30, deadline=None)
+@given(routed_clusters(most_nodes=4), st.integers(0, 2**32), st.booleans())
+def test_what_a_daemon_holds_at_rest_is_what_the_exchange_without_time_gives(cluster, seed, is_cold):
+    ready, spec = given_cluster(
+        cluster.nodes, cluster.pods, cluster.blocks, cluster.calico, cluster.settings, cluster.fabric
+    )
+    plane = control_plane(ready, spec, (), seed=seed, start="cold" if is_cold else "converged")
+    plane.run(MINUTE if is_cold else 0)
+    for device in ready.fabric.devices:
+        if device.kind is DeviceKind.CLIENTS:
+            continue
+        for family in (4, 6):
+            daemon, wanted = daemon_of(plane, device.name, family=family), rib(ready, spec, device.name, family=family)
+            found = daemon.rib
+            assert {entry.prefix: set(entry.paths) for entry in found.entries} == {
+                entry.prefix: set(entry.paths) for entry in wanted.entries
+            }
+            assert set(found.untold) == set(wanted.untold)
+            assert {each.state for each in daemon.sessions} <= {"Established"}
+            assert not daemon.withdrawn
 
 
 # --- failures, as long as facts/kernel.md measured them on BIRD 2

@@ -8,7 +8,7 @@ Source: RFC 4271, 9.1 and 9.2; RFC 4456.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from simnet.controlplane.bgp.decision import IgpMetric, deciding_clause, select_paths
@@ -30,6 +30,7 @@ class RibPath:
     is_best: bool = False
     is_multipath: bool = False  # merged with the best into one ECMP route, the best included where there are several
     is_valid: bool = True
+    is_stale: bool = False  # kept while the peer restarts (RFC 4724)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,42 @@ def rib_of(network: BgpNetwork, originated: Mapping[str, Sequence[IPNetwork]], n
     `originated`: the prefixes that each speaker tells of by itself. What a peer learned from the speaker itself and
     does not send back is not listed as untold. Raises KeyError for a speaker that the network does not have.
     """
-    me = network.speakers[name]
     seen = _as_seen_from(network, name)
-    loc_rib = converge(seen, originated)
+    return _rib(seen, name, originated.get(name, ()), converge(seen, originated), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a speaker has been told by an instant."""
+
+    adj_rib_in: Mapping[IPNetwork, Mapping[str, Sequence[Path]]]  # by prefix, then peer
+    stale: Mapping[str, Collection[IPNetwork]]  # by peer that restarts gracefully
+
+
+def rib_at(
+    network: BgpNetwork,
+    name: str,
+    own: Collection[IPNetwork],
+    loc_rib: Mapping[str, Mapping[IPNetwork, tuple[Path, ...]]],
+    held: Held,
+) -> Rib:
+    """Return what the speaker `name` holds at an instant.
+
+    `network`: with the sessions that stand, and no others. `own`: the prefixes that it tells of by itself. `loc_rib`:
+    what it and its peers have chosen.
+    """
+    return _rib(network, name, own, loc_rib, held)
+
+
+def _rib(
+    seen: BgpNetwork,
+    name: str,
+    own: Collection[IPNetwork],
+    loc_rib: Mapping[str, Mapping[IPNetwork, tuple[Path, ...]]],
+    known: Held | None,
+) -> Rib:
+    """Return what a speaker holds. `known` None: what its peers tell it has come in, and it has chosen."""
+    me = seen.speakers[name]
     ends = {(peering.local, peering.remote): peering for peering in seen.peerings}
     held: dict[IPNetwork, list[Path]] = {}
     kept_out: dict[IPNetwork, list[RibPath]] = {}
@@ -87,10 +121,13 @@ def rib_of(network: BgpNetwork, originated: Mapping[str, Sequence[IPNetwork]], n
                 far_end = ends[name, peering.local]
                 taken = refused(far_end, prefix, told) or import_path(me, far_end, sender, told)
                 if isinstance(taken, Path):
-                    held.setdefault(prefix, []).append(taken)
+                    if known is None:
+                        held.setdefault(prefix, []).append(taken)
                 else:
                     kept_out.setdefault(prefix, []).append(RibPath(told, sender.name, taken.reason, is_valid=False))
-    for prefix in originated.get(name, ()):
+    for prefix, by_peer in known.adj_rib_in.items() if known else ():
+        held[prefix] = [path for paths in by_peer.values() for path in paths]
+    for prefix in own:
         held.setdefault(prefix, []).insert(0, Path())
 
     def metric(next_hop: str) -> int | None:
@@ -99,10 +136,18 @@ def rib_of(network: BgpNetwork, originated: Mapping[str, Sequence[IPNetwork]], n
     entries = []
     for prefix in sorted({*held, *kept_out}, key=lambda p: (p.version, int(p.network_address), p.prefixlen)):
         paths = held.get(prefix, [])
-        chosen: tuple[Path, ...] = select_paths(me, paths, metric) if paths else ()
+        if known is None:
+            chosen: tuple[Path, ...] = select_paths(me, paths, metric) if paths else ()
+        else:  # it may not have decided yet
+            chosen = tuple(paths[paths.index(path)] for path in loc_rib[name].get(prefix, ()) if path in paths)
         others = [path for path in paths if chosen and path is not chosen[0]]
         runner_up = (select_paths(me, others, metric) or others)[0] if others else None
         rows = [_row(path, chosen, runner_up, me.ecmp_width, metric) for path in paths]
+        if known is not None:
+            rows = [
+                replace(row, is_stale=prefix in known.stale.get(row.peer, ())) if row.peer in known.stale else row
+                for row in rows
+            ]
         rows.sort(key=lambda row: chosen.index(row.path) if row.path in chosen else len(chosen))
         entries.append(RibEntry(prefix, (*rows, *kept_out.get(prefix, ()))))
     order = {prefix: i for i, prefix in enumerate(p.prefix for p in entries)}

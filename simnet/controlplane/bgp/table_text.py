@@ -35,7 +35,7 @@ def bgp_table_lines(rib: Rib, *, family: int = 4, why: bool = False) -> Iterator
         prefixes += bool(shown)
         for path in shown:
             total += 1
-            marks = f" *{'>' if path.is_best else '=' if path.is_multipath else ' '}"
+            marks = f" {'S' if path.is_stale else '*'}{'>' if path.is_best else '=' if path.is_multipath else ' '}"
             marks += "i" if path.path.learned is Learned.INTERNAL else " "
             lines = _row(marks, name, path, family)
             name = ""  # told once
