@@ -5,7 +5,7 @@ depends on answers, and so on queues; what it is does not. Every number belongs 
 request in it, tries included: a retry is the same request, as large and as much work. So variants meet the same
 requests, as far as they come. A connection's number is `ordinal * slots + slot`, its `ordinal` counted in its slot.
 Left out: several requests at a time on a connection (HTTP/2 streams), pools that grow with demand.
-Source: RFC 9112, 9.3 (a connection is closed when its client gives a response up); docs/models/workload.md.
+Source: RFC 9112, 9.2 and 9.3 (answers belong to requests by order alone; persistence); docs/models/closed-loop.md.
 """
 
 from __future__ import annotations
