@@ -35,7 +35,8 @@ WIRES_AT_FIRST = 16  # assumed there and back until a way has been seen: decides
 
 class ChangingSender(Sender):
     """Sends windows of flows through a data plane whose tables change. Flows that live through a change go on after
-    their windows, several windows' at a time. Rules that remember see flows window by window, in the order of sending.
+    their windows, several windows' at a time. Where rules remember they do so at once: these see flows window by
+    window, within one in the order of sending but for the later stretches, which come last.
     """
 
     def __init__(

@@ -74,16 +74,68 @@ class EventRecorder:
             self._count_losses(packets, each, lost)
 
     def _count_losses(self, packets: PacketBatch, each: Connections, rows: NDArray[np.intp]) -> None:
-        owner, packet = spread(each.first_packet[rows], each.end_packet[rows])
-        verdict, reason = (fate[owner] for fate in _fates(each, rows))
-        sent_ps, ended_ps = packets.arrival_ps[packet], self._ended_ps(packets, each, rows[owner], packet)
-        effect = np.where(each.delivered[rows], ANSWERS, PACKETS)[owner]
-        place = (effect * len(REASONS) + reason) * (BINS + 1) + np.minimum(ended_ps // self.bin_ps, BINS)
-        self._over_time += np.bincount(place, minlength=self._over_time.size).reshape(self._over_time.shape)
+        """Count lost packets: those of a row at once where they surely belong to one event and one bin."""
+        low_ps = packets.arrival_ps[each.first_packet[rows]]
+        high_ps = packets.arrival_ps[each.end_packet[rows] - 1] + self._longest_trip_ps(packets, each, rows)
+        is_one = self._windows.are_one(low_ps, high_ps) & (self._bin(low_ps) == self._bin(high_ps))
+        one, several = np.flatnonzero(is_one), rows[~is_one]
+        self._count_alike(packets, each, rows[one], low_ps[one], high_ps[one])
+        owner, packet = spread(each.first_packet[several], each.end_packet[several])
+        verdict, reason = (fate[owner] for fate in _fates(each, several))
+        sent_ps, ended_ps = packets.arrival_ps[packet], self._ended_ps(packets, each, several[owner], packet)
+        effect = np.where(each.delivered[several], ANSWERS, PACKETS)[owner]
+        self._count_over_time(effect, reason, ended_ps, np.ones(len(packet), np.int64))
         now = np.flatnonzero(reason != CONNECTION_RESET)  # what follows a reset belongs where the reset does
         event = self._windows.of_loss(ended_ps[now], sent_ps[now], np.zeros(len(now), np.bool_))
         self._count(event, effect[now], verdict[now], reason[now])
         self._note_losses(event, ended_ps[now])
+
+    def _count_alike(
+        self,
+        packets: PacketBatch,
+        each: Connections,
+        rows: NDArray[np.intp],
+        low_ps: NDArray[np.int64],
+        high_ps: NDArray[np.int64],
+    ) -> None:
+        """Count rows of which every packet is sent and ends between `low_ps` and `high_ps`: one event's, in one bin."""
+        verdict, reason = _fates(each, rows)
+        effect = np.where(each.delivered[rows], ANSWERS, PACKETS)
+        count = each.end_packet[rows] - each.first_packet[rows]
+        self._count_over_time(effect, reason, low_ps, count)
+        now = np.flatnonzero(reason != CONNECTION_RESET)
+        rows, low_ps, high_ps = rows[now], low_ps[now], high_ps[now]
+        event = self._windows.at(low_ps)
+        self._count(event, effect[now], verdict[now], reason[now], count[now])
+        for packet in (each.first_packet[rows], each.end_packet[rows] - 1):
+            self._note_losses(event, self._ended_ps(packets, each, rows, packet))
+        # Only where packets may overtake each other can another one be the first to end, or the last.
+        outermost = (low_ps < self._first_loss_ps[event + 1]) | (high_ps > self._last_loss_ps[event + 1])
+        wide = np.flatnonzero(outermost)
+        owner, packet = spread(each.first_packet[rows[wide]], each.end_packet[rows[wide]])
+        self._note_losses(event[wide[owner]], self._ended_ps(packets, each, rows[wide[owner]], packet))
+
+    def _bin(self, time_ps: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.minimum(time_ps // self.bin_ps, BINS)
+
+    def _count_over_time(
+        self,
+        effect: NDArray[np.integer],
+        reason: NDArray[np.integer],
+        ended_ps: NDArray[np.int64],
+        weight: NDArray[np.int64],
+    ) -> None:
+        place = (effect * len(REASONS) + reason) * (BINS + 1) + self._bin(ended_ps)
+        counted = np.bincount(place, weights=weight, minlength=self._over_time.size)  # exact: below 2**53
+        self._over_time += counted.astype(np.int64).reshape(self._over_time.shape)
+
+    def _longest_trip_ps(self, packets: PacketBatch, each: Connections, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """The time that no packet of the batch would exceed on the way of each of some rows, there and back."""
+        wires = self.compiled.wires
+        trip_ps = each.request_cost.take(rows).longest_ps(wires, int(packets.size_bytes.max(initial=0)))
+        if each.reply_cost is not None:
+            trip_ps += each.reply_cost.take(rows).longest_ps(wires, int(packets.reply_size_bytes.max(initial=0)))
+        return trip_ps
 
     def _ended_ps(
         self, packets: PacketBatch, each: Connections, rows: NDArray[np.intp], packet: NDArray[np.int64]
@@ -102,9 +154,11 @@ class EventRecorder:
         numbers = np.zeros(len(each.flow), np.uint64)
         if whole.any():
             numbers += np.uint64(1)
+            is_asked = np.zeros(len(each.flow), np.bool_)
+            is_asked[rows[whole]] = True
             for way in (each.request, each.reply):
                 if way is not None:
-                    _mix_in(numbers, way)
+                    _mix_in(numbers, way, is_asked)
         return np.where(whole, numbers[rows], np.uint64(0))
 
     # --- counting ----------------------------------------------------------------------------------
@@ -286,10 +340,11 @@ def _fates(each: Connections, rows: NDArray[np.intp]) -> tuple[NDArray[np.intege
     return verdict, reason
 
 
-def _mix_in(numbers: NDArray[np.uint64], way: Way) -> None:
+def _mix_in(numbers: NDArray[np.uint64], way: Way, is_asked: NDArray[np.bool_]) -> None:
     for crossing in way.crossings:
-        at = crossing.rows
-        mixed = (numbers[at] ^ (crossing.direction.astype(np.uint64) + np.uint64(1))) * _MIX
+        asked = np.flatnonzero(is_asked[crossing.rows])
+        at, direction = crossing.rows[asked], crossing.direction[asked]
+        mixed = (numbers[at] ^ (direction.astype(np.uint64) + np.uint64(1))) * _MIX
         numbers[at] = mixed ^ (mixed >> np.uint64(29))
 
 
