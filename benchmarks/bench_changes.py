@@ -2,8 +2,8 @@
 
 Run: python benchmarks/bench_changes.py [PACKETS]. One core, some minutes. Prints and writes
 benchmarks/results/changes.json: for each case the median over paired runs of (packets a second with changes) over
-(those without), in this process and by turns. The control plane's own time, with the compilation of the later tables, stands apart.
-The recording of the events' blast radius is part of what is measured.
+(those without), in this process and by turns. The control plane's own time and the compilation of the later tables
+stand apart. The recording of the events' blast radius is part of what is measured.
 
 The cases differ in how much of a flow's life meets changes: `changes_in_life` counts those of any table (mean), and
 `more_stretches` those that touch the flow's own way or catch a packet under way (mean number of later stretches a
