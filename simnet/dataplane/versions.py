@@ -42,6 +42,17 @@ class Versions:
         wanted += epoch
         return np.searchsorted(self.key, wanted, side="right") - 1
 
+    def values_by_epoch(self, otherwise: NDArray[np.int32], first: int, last: int) -> NDArray[np.int32]:
+        """Return int32[epochs, things]: every thing's value in each epoch from `first` to `last`.
+
+        `otherwise` : int32[things], the values of those that never change
+        """
+        epochs, changing = np.arange(first, last + 1), np.flatnonzero(self.changes)
+        table = np.repeat(otherwise[None, :], len(epochs), axis=0)
+        thing, epoch = np.meshgrid(changing, epochs)  # [epochs, changing]
+        table[:, changing] = self.value[self.at_epoch(thing.reshape(-1), epoch.reshape(-1))].reshape(thing.shape)
+        return table
+
     @property
     def any(self) -> bool:
         """Whether anything ever changes."""

@@ -210,10 +210,37 @@ class SendingClock(Clock):
         self._noted = np.zeros(len(time_ps), dtype=np.bool_)
         self._noted[rows] = True
         self._epochs: dict[int, NDArray[np.intp]] = {}  # by id of what changes: of each row
+        self._epoch_span: tuple[int, int] | None = None  # of the changes of FIBs, in the batch
+        self._rows_by_epoch: NDArray[np.int32] | None = None  # [epochs * devices] rows of the forwarding tables
 
     def watched(self, rows: Rows) -> Rows:
         """Return the positions in `rows` of those to note of."""
         return np.flatnonzero(self._noted[rows])
+
+    def table_rows(
+        self, rows: Rows, device: NDArray[np.int32], destination: NDArray[np.int32]
+    ) -> NDArray[np.int32] | None:
+        """As any clock's; from a table of all devices and epochs of the batch where that is small beside the batch."""
+        tables = self.network.forwarding
+        if tables.versions is None:
+            return None
+        versions, devices = tables.versions.rows, tables.device_count
+        epoch = self._epoch(versions, rows)
+        if self._epoch_span is None:
+            every = self._epochs[id(versions)]
+            self._epoch_span = int(every.min()), int(every.max())
+        first, last = self._epoch_span
+        if (last - first + 1) * devices > len(self.time_ps):
+            return super().table_rows(rows, device, destination)
+        if self._rows_by_epoch is None:
+            at_start = np.arange(devices, dtype=np.int32)
+            self._rows_by_epoch = versions.values_by_epoch(at_start, first, last).reshape(-1)
+        row: NDArray[np.int32] = self._rows_by_epoch.take((epoch - first) * devices + device)
+        noted = self.watched(rows)
+        if noted.size:
+            cell_class = tables.address_class[destination[noted]]
+            self.holds_until(rows[noted], tables.versions.until_ps[row[noted], cell_class])
+        return row
 
     def cross(
         self, rows: Rows, direction: NDArray[np.int32], tunnel: NDArray[np.int32], *, bridged: bool

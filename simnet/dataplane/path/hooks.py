@@ -100,7 +100,8 @@ def source_addresses(
 def martians(network: Network, way: Way, rows: NDArray[np.intp], clock: Clock | None = None) -> NDArray[np.bool_]:
     """Return which rows the node where they are drops for their source: bool[n]."""
     device, source = way.place[rows], way.header.source[rows]
-    table_rows = None if clock is None else clock.table_rows(rows, device, source)
+    is_filtered = network.forwarding.rp_filter.any()  # else the FIB is not asked
+    table_rows = clock.table_rows(rows, device, source) if clock is not None and is_filtered else None
     found = is_martian(network.forwarding, device, way.in_interface[rows], source, table_rows)
     return found & ~network.is_ipv6[source]
 
