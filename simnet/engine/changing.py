@@ -69,6 +69,7 @@ class ChangingSender(Sender):
         if self._living:
             living, self._living = Part.side_by_side(self._living), []
             yield from self._send_on(living)
+            self._settled_until_ps = int(NEVER)
 
     @property
     def settled_until_ps(self) -> int:

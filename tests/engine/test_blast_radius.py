@@ -20,7 +20,7 @@ from simnet.engine.simulate import prepare, simulate
 from simnet.engine.table_changes import Windows
 from simnet.errors import InputError
 from simnet.model.events import Event, EventKind
-from simnet.model.history import NO_EVENT, DeviceChange, TableHistory
+from simnet.model.history import NO_EVENT, DeviceChange, FibChange, TableHistory
 from simnet.model.recording import EVENT_TABLES, EVENTS
 from simnet.model.workload import TCP, UDP
 
@@ -42,7 +42,8 @@ def histories_with_events(draw, cluster, duration_ps):
     def with_causes(changes):
         for change in changes:
             begun = sum(event.at_ps <= change.time_ps for event in events)
-            yield replace(change, event=draw(st.integers(NO_EVENT, begun - 1)))
+            cause = draw(st.integers(NO_EVENT, begun - 1))
+            yield change._replace(event=cause) if isinstance(change, FibChange) else replace(change, event=cause)
 
     lists = {name: tuple(with_causes(getattr(history, name))) for name in ("fibs", "rules", "links", "devices", "pods")}
     return replace(history, events=tuple(events), **lists)
