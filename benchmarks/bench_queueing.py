@@ -1,9 +1,11 @@
 """The queue solver against event loops, on one workload, all in the same run; and the solver alone where it is hard.
 
-Run: python benchmarks/bench_queueing.py [--ns-python PATH] [--packets N]. One core; CPU time, so that neighbours count
+Run: python benchmarks/bench_queueing.py [--ns-python PATH] [--packets N]. With an interpreter that has numba, the event
+loop that it compiles is measured beside the windows of numpy. One core; CPU time, so that neighbours count
 less. 64 clients with Poisson arrivals through one switch to 8 workers with 2 pods each: 3 or 5 FIFO links of 10 Gbit/s
 and 5 us a packet, the busiest at half load. A contender that is slow gets fewer packets of the same arrivals. Prints
-rates and ratios, checks that all exact contenders agree to the picosecond, writes benchmarks/results/queueing.json.
+rates and ratios, checks that all exact contenders agree to the picosecond, writes benchmarks/results/queueing.json and
+adds a line to queueing-history.jsonl there.
 
 `--ns-python`: the interpreter of a virtual environment that holds ns.py (`pip install ns.py`); left out without.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import datetime
 import json
 import platform
 import resource
@@ -25,6 +28,8 @@ from pathlib import Path
 import numpy as np
 import simpy
 
+from simnet.dataplane.queueing.event_loop import IS_COMPILED
+from simnet.dataplane.queueing.event_network import EventNetwork
 from simnet.dataplane.queueing.solver import QueueNetwork
 from simnet.dataplane.queueing.stations import (
     CPU,
@@ -101,9 +106,9 @@ def first(injected: Injected, low: int, high: int) -> Injected:
     return Injected(*(getattr(injected, name)[low:high] for name in names))
 
 
-def by_solver(stations: Stations, ways: Itineraries, injected: Injected, window: int = 16_384) -> np.ndarray:
-    """The vectorised solver, fed piece by piece; int64[n], when each packet left."""
-    queues = QueueNetwork(stations, window_packets=window)
+def by_solver(stations: Stations, ways: Itineraries, injected: Injected, network=QueueNetwork) -> np.ndarray:
+    """A solver, fed piece by piece; int64[n], when each packet left."""
+    queues = network(stations)
     left_ps = np.empty(len(injected.packet), np.int64)
     for low in range(0, len(left_ps), PIECE):
         piece = first(injected, low, low + PIECE)
@@ -221,7 +226,7 @@ def seconds(call, *arguments) -> tuple[float, np.ndarray]:
     return time.process_time() - began, result
 
 
-def closed_loop(clients: int = 1_000, requests: int = 50) -> float:
+def closed_loop(network=QueueNetwork, clients: int = 1_000, requests: int = 50) -> float:
     """Requests a second of clients that think 1 ms between an answer and the next request, 7 visits a request."""
     uplink, downlink, down, up = 0, 1, 2, 2 + WORKERS
     cpu, pods = up + WORKERS, up + 2 * WORKERS
@@ -258,7 +263,7 @@ def closed_loop(clients: int = 1_000, requests: int = 50) -> float:
         drawn_ps=rng.exponential(8e6, total).astype(np.int64),
         after=np.where(number < clients, -1, number - clients),
     )
-    queues = QueueNetwork(stations)
+    queues = network(stations)
     began = time.process_time()
     left = queues.advance(injected, itineraries, 10**15)
     spent = time.process_time() - began
@@ -304,8 +309,16 @@ def main() -> None:
     packets = options.packets
     given = workload(packets)
     rates: dict[str, float] = {}
-    spent, exact = min((seconds(by_solver, *given) for _ in range(3)), key=lambda row: row[0])
-    rates["solver"] = packets / spent
+    solvers = {"solver": QueueNetwork}
+    if IS_COMPILED:
+        solvers["solver, compiled"] = EventNetwork
+        by_solver(*workload(1_000), EventNetwork)  # numba compiles
+    exact = np.zeros(0)
+    for name, network in solvers.items():
+        spent, left_ps = min((seconds(by_solver, *given, network) for _ in range(3)), key=lambda row: row[0])
+        rates[name] = packets / spent
+        exact = exact if len(exact) else left_ps
+        np.testing.assert_array_equal(left_ps, exact)
     loop = c_loop()
     if loop is not None:
         spent, left_ps = seconds(by_c, loop, *given)
@@ -324,16 +337,25 @@ def main() -> None:
         "queues of 100 packets, utilisation 0.95": {"utilisation": 0.95, "limit_packets": 100},
         "four sizes": {"sizes": True},
     }
-    for name, change in hard.items():
-        rates[f"solver, {name}"] = packets / seconds(by_solver, *workload(packets, **change))[0]
+    for case, change in hard.items():
+        harder = workload(packets, **change)
+        for name, network in solvers.items():
+            rates[f"{name}, {case}"] = packets / seconds(by_solver, *harder, network)[0]
     result = {
         "packets": packets,
         "visits_per_packet": round(float(np.diff(given[1].start)[given[2].way].mean()), 2),
         "packets_per_s": {name: round(rate) for name, rate in rates.items()},
-        "solver_is_faster_than": {name: round(rates["solver"] / rate, 2) for name, rate in rates.items()},
+        **{
+            f"{name.replace(', ', '_')}_is_faster_than": {
+                other: round(rates[name] / rates[other], 2)
+                for other in ("event loop in C", "SimPy", "ns.py")
+                if other in rates
+            }
+            for name in solvers
+        },
         "share_of_packets_that_simpy_orders_otherwise": otherwise,
         "closed_loop_requests_per_s": {
-            "solver alone, chains known ahead": round(closed_loop()),
+            **{f"{name} alone, chains known ahead": round(closed_loop(network)) for name, network in solvers.items()},
             "whole engine": round(whole_closed_loop()),
             "whole engine, a request a connection": round(whole_closed_loop(requests_per_connection=1)),
             "whole engine, connections of 5 ms": round(whole_closed_loop(max_age_ps=5 * 10**9)),
@@ -346,6 +368,8 @@ def main() -> None:
     print()
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "queueing.json").write_text(json.dumps(result, indent=2) + "\n")
+    with (HERE / "results" / "queueing-history.jsonl").open("a") as history:
+        history.write(json.dumps({"date": datetime.date.today().isoformat(), **result}) + "\n")
 
 
 if __name__ == "__main__":
