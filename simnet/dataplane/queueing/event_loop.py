@@ -8,7 +8,7 @@ kinds: those known at the call, sorted, and one at most a packet that came up si
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,8 @@ except ImportError:
         return function
 
 
-UNBORN, WAITING, UNDER_WAY, LEFT = range(4)  # PACKET's state
-# CURSOR: what the loop remembers when it is left and entered again.
+UNBORN, WAITING, UNDER_WAY, LEFT = range(4)  # Beginnings.state
+# What the loop remembers when it is left and entered again.
 CURSOR = np.dtype(
     [
         ("entered", "i8"),  # packets of `entering` that have
@@ -53,20 +53,40 @@ CURSOR = np.dtype(
         ("width_bits", "i8"),  # a bucket is 2**width_bits picoseconds wide
     ]
 )
-# Rows in order of ids. What the loop changes: row, time_ps, turned_ps, travelled_ps, dropped_at, state, following.
+
+
+class Beginnings(NamedTuple):
+    """Packets at the beginning of a call."""
+
+    state: NDArray[np.int64]  # UNBORN: starts after another; WAITING for its time; UNDER_WAY; LEFT. The loop changes it
+    time_ps: NDArray[np.int64]  # [n] of its next arrival; of one UNBORN: from the other's leaving until it starts
+    row: NDArray[np.int64]  # [n] of VISIT: the visit that comes next
+    request_bytes: NDArray[np.int64]
+    reply_bytes: NDArray[np.int64]
+    drawn_ps: NDArray[np.int64]
+    follower: NDArray[np.int64]  # [n] row of the packet that starts after this one, -1: none; or [0], where none does
+
+
+class Endings(NamedTuple):
+    """What became of packets that have left: the columns of stations.Left, packets in rows."""
+
+    time_ps: NDArray[np.int64]
+    dropped_at: NDArray[np.int32]
+    turned_ps: NDArray[np.int64]
+    travelled_ps: NDArray[np.int64]
+    met_ps: NDArray[np.int64]  # [6, n] waits at links, CPUs and pods, then services
+
+
+# A packet under way, all in one place, because the loop jumps from one to another.
 PACKET = np.dtype(
     [
+        ("time_ps", "i8"),  # of its next arrival; of one that has left: the end of its last delay, or when dropped
         ("row", "i8"),  # of VISIT: the visit that comes next
-        ("time_ps", "i8"),  # of its arrival there; of one that has left: the end of its last delay, or when dropped
         ("request_bytes", "i8"),
         ("reply_bytes", "i8"),
         ("drawn_ps", "i8"),
         ("turned_ps", "i8"),
         ("travelled_ps", "i8"),
-        ("dropped_at", "i8"),  # station; -1: none
-        ("follower", "i8"),  # row of the packet that starts after this one; -1: none
-        ("between_ps", "i8"),  # from this one's leaving until then
-        ("state", "i8"),  # UNBORN: starts after another; WAITING for its time; UNDER_WAY; LEFT
         ("following", "i8"),  # next in the list of its bucket
     ]
 )
@@ -114,6 +134,8 @@ def records(table: NDArray[np.void]) -> NDArray[np.void]:
 def serve_until(
     until_ps: int,
     entering: NDArray[np.int64],
+    beginnings: Beginnings,
+    endings: Endings,
     packets: NDArray[np.void],
     met_ps: NDArray[np.int64],
     visits: NDArray[np.void],
@@ -127,26 +149,28 @@ def serve_until(
 ) -> bool:
     """Serve every arrival before `until_ps`; return False where the log or the pool of nodes has no room for more.
 
-    `entering`: packets under way at the first call, in order of (time_ps, row). `met_ps`: int64[n, 6], waits at links,
-    CPUs and pods, then services. `free_ps`: when each server is free. `log`: of no length where nobody observes.
-    `heap`, `ring`: room for the arrivals that came up since. Called again with the same arguments, or more nodes and
-    an emptied log, it goes on where it stopped.
+    `entering`: packets that wait or are under way at the first call, in order of (time_ps, row). `packets`: those under
+    way are filled in. `met_ps`: int64[n, 6], as in Endings. `free_ps`: when each server is free. `log`: of no length
+    where nobody observes. `heap`, `ring`: room for the arrivals that came up since. Called again with the same
+    arguments, or more nodes and an emptied log, it goes on where it stopped.
     """
+    # Taken apart here, because numba would count references at each use.
+    state, begins_ps, first_row, request_bytes, reply_bytes, drawn_ps, follower = beginnings
+    left_ps, dropped_at, turned_ps, travelled_ps, left_met_ps = endings
     at = cursor[0]
     entered, pending, logged, free_node, far = at.entered, at.pending, at.logged, at.free_node, at.far
     served, bucket, bucket_end_ps, lap_ps, width_bits = at.served, at.bucket, at.bucket_end_ps, at.lap_ps, at.width_bits
     is_done = True
     while True:
         # --- the earliest arrival
-        is_entering = entered < len(entering) and packets[entering[entered]].time_ps < bucket_end_ps
+        is_entering = entered < len(entering) and begins_ps[entering[entered]] < bucket_end_ps
         if not is_entering and pending == 0:
             bucket += 1
             if bucket >= len(ring):
                 # The next lap begins at the earliest arrival there is; nobody is in the ring.
                 if far < 0 and entered == len(entering):
                     break
-                packet = entering[entered] if entered < len(entering) else far
-                lap_ps = packets[packet].time_ps
+                lap_ps = begins_ps[entering[entered]] if entered < len(entering) else packets[far].time_ps
                 packet = far
                 while packet >= 0:
                     lap_ps = min(lap_ps, packets[packet].time_ps)
@@ -171,6 +195,7 @@ def serve_until(
             continue
         if is_entering:
             packet = entering[entered]
+            packets[packet].time_ps = begins_ps[packet]
             if pending > 0 and _is_before(packets, heap[0], packet):
                 is_entering, packet = False, heap[0]
         else:
@@ -180,13 +205,17 @@ def serve_until(
         if now >= until_ps:
             break
         # --- its visit
-        visit = visits[this.row]
+        visit = visits[first_row[packet] if state[packet] == WAITING else this.row]
         if (visit.is_limited and free_node < 0) or (len(log) > 0 and logged == len(log)):
             is_done = False
             break
-        if this.state == WAITING:
-            this.state = UNDER_WAY
-            this.turned_ps = this.dropped_at = -1
+        if state[packet] == WAITING:
+            state[packet] = UNDER_WAY
+            this.request_bytes = request_bytes[packet]
+            this.reply_bytes = reply_bytes[packet]
+            this.drawn_ps = drawn_ps[packet]
+            this.row = first_row[packet]
+            this.turned_ps = -1
             this.travelled_ps = 0
             met_ps[packet] = 0
         size = visit.extra_bytes + visit.request_share * this.request_bytes + visit.reply_share * this.reply_bytes
@@ -234,7 +263,6 @@ def serve_until(
                     queue.bytes += size
         if is_dropped:
             start = end = -1
-            this.dropped_at = visit.station
         else:
             free_ps[server] = end
             met_ps[packet, visit.kind] += start - now
@@ -257,11 +285,17 @@ def serve_until(
             pending -= 1
             _sink(heap, packets, pending)
         if is_dropped or visits[this.row].station < 0:
-            this.state = LEFT
-            packet = this.follower
+            state[packet] = LEFT
+            left_ps[packet] = this.time_ps
+            dropped_at[packet] = visit.station if is_dropped else -1
+            turned_ps[packet] = this.turned_ps
+            travelled_ps[packet] = this.travelled_ps
+            for part in range(6):
+                left_met_ps[part, packet] = met_ps[packet, part]
+            packet = follower[packet] if len(follower) > 0 else -1
             if packet >= 0:
-                packets[packet].state = WAITING
-                packets[packet].time_ps = this.time_ps + this.between_ps
+                state[packet] = WAITING
+                packets[packet].time_ps = this.time_ps + begins_ps[packet]
         if packet >= 0:
             time_ps = packets[packet].time_ps
             if time_ps < bucket_end_ps:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet.dataplane.queueing import event_loop as loop
-from simnet.dataplane.queueing.columns import in_order, joined, rows
+from simnet.dataplane.queueing.columns import BEGUN, Columns, in_order, joined, rows
 from simnet.dataplane.queueing.intake import END_PS, Intake
 from simnet.dataplane.queueing.stations import UNLIMITED, Injected, Itineraries, Left, Stations, Visits
 from simnet.dataplane.queueing.ways import Ways
@@ -21,7 +21,6 @@ _AT_ONCE = 1 << 16  # packets that begin in one call of the loop
 _BUCKETS = 1 << 10
 _WIDTH_BITS = 16  # at first; the loop adapts it
 _NODES = 1 << 10  # packets that wait where room is limited, at first
-_NAMES = ("packet", "way", "at", "after")
 _LOG = 1 << 16  # visits that are told at once
 
 
@@ -31,9 +30,14 @@ class EventNetwork:
     def __init__(self, stations: Stations, observe: Callable[[Visits], None] | None = None) -> None:
         self._observe, self._stations = observe, stations
         self._in = Intake(stations)
-        self._in.flying = {"table": np.zeros(0, loop.PACKET), "met_ps": np.zeros((0, 6), np.int64)} | self._in.flying
+        self._in.flying |= {
+            "table": np.zeros(0, loop.PACKET),
+            "met_ps": np.zeros((0, 6), np.int64),
+            "state": np.zeros(0, np.int64),
+        }
         self._table = np.zeros(0, loop.PACKET)  # room for the packets of one call, kept: fresh memory costs as much
         self._met_ps = np.zeros((0, 6), np.int64)
+        self._ended_ps, self._ended_at = np.zeros((9, 0), np.int64), np.zeros(0, np.int32)
         self._ways: Ways | None = None  # those that `_visits` was made of
         self._visits = np.zeros(0, loop.VISIT)
         self._free_ps = np.zeros(int(stations.servers.sum()), np.int64)
@@ -78,52 +82,70 @@ class EventNetwork:
         known = self._in
         begun = [rows(known.waiting, slice(known.next, stop)), known.chained]
         known.next = stop
-        packets = joined([{name: part[name] for name in _NAMES} for part in [known.flying, *begun]])
-        table, met_ps = self._room(len(packets["packet"]))
-        first = len(known.flying["packet"])
-        table[:first], met_ps[:first] = known.flying["table"], known.flying["met_ps"]
-        for name in ("time_ps", "request_bytes", "reply_bytes", "drawn_ps"):
-            table[name][first:] = np.concatenate([part[name] for part in begun])
-        table["state"][first:] = np.repeat([loop.WAITING, loop.UNBORN], [len(part["packet"]) for part in begun])
+        packets = joined([{name: part[name] for name in BEGUN} for part in [known.flying, *begun]])
+        count, held = len(packets["packet"]), len(known.flying["packet"])
+        table, met_ps, endings = self._room(count)
+        table[:held], met_ps[:held] = known.flying["table"], known.flying["met_ps"]
+        packets["row"] = ways.start.take(packets["way"]) + packets["at"]
+        table["row"][:held] = packets["row"][:held]
+        states = np.array([loop.WAITING, loop.UNBORN])
+        state = np.concatenate([known.flying["state"], states.repeat([len(part["packet"]) for part in begun])])
         if (packets["packet"][1:] < packets["packet"][:-1]).any():
             order = np.argsort(packets["packet"], kind="stable")
-            packets, table, met_ps = rows(packets, order), table[order], met_ps[order]
-        table["row"] = ways.start.take(packets["way"]) + packets["at"]
-        table["follower"] = -1
-        if len(known.chained["packet"]):
-            _chain(table, packets["packet"], packets["after"])
-        self._loop(ways, table, met_ps, until_ps)
-        state = table["state"]
-        stays = (state == loop.WAITING) | (state == loop.UNDER_WAY)
-        known.flying = rows(packets | {"table": table, "met_ps": met_ps}, stays)
-        known.flying["at"] = table["row"][stays] - ways.start[known.flying["way"]]
+            packets, state, table, met_ps = rows(packets, order), state[order], table[order], met_ps[order]
+        beginnings = loop.Beginnings(
+            state=state,
+            time_ps=packets["time_ps"],
+            row=packets["row"],
+            request_bytes=packets["request_bytes"],
+            reply_bytes=packets["reply_bytes"],
+            drawn_ps=packets["drawn_ps"],
+            follower=_followers(packets, state) if len(known.chained["packet"]) else np.zeros(0, np.int64),
+        )
+        self._loop(ways, beginnings, endings, table, met_ps, until_ps)
+        stays = np.flatnonzero((state == loop.WAITING) | (state == loop.UNDER_WAY))
+        known.flying = flying = rows(packets | {"table": table, "met_ps": met_ps, "state": state}, stays)
+        flying["time_ps"] = flying["table"]["time_ps"].copy()
+        has_begun = flying["state"] == loop.UNDER_WAY
+        flying["at"] += np.where(has_begun, flying["table"]["row"] - flying.pop("row"), 0)
         if len(known.chained["packet"]):
             unborn = packets["packet"][state == loop.UNBORN]
             known.chained = rows(known.chained, np.isin(known.chained["packet"], unborn))
         left = np.flatnonzero(state == loop.LEFT)
-        met_ps = np.ascontiguousarray(met_ps[left].T)
+        met_left_ps = endings.met_ps.take(left, axis=1)
         return Left(
-            packet=packets["packet"][left],
-            time_ps=table["time_ps"][left],
-            dropped_at=table["dropped_at"][left].astype(np.int32),
-            turned_ps=table["turned_ps"][left],
-            waited_ps=met_ps[:3],
-            served_ps=met_ps[3:],
-            travelled_ps=table["travelled_ps"][left],
+            packet=packets["packet"].take(left),
+            time_ps=endings.time_ps.take(left),
+            dropped_at=endings.dropped_at.take(left),
+            turned_ps=endings.turned_ps.take(left),
+            waited_ps=met_left_ps[:3],
+            served_ps=met_left_ps[3:],
+            travelled_ps=endings.travelled_ps.take(left),
         )
 
-    def _room(self, count: int) -> tuple[NDArray[np.void], NDArray[np.int64]]:
-        """Return a table of `count` packets, and what they met, not filled in."""
+    def _room(self, count: int) -> tuple[NDArray[np.void], NDArray[np.int64], loop.Endings]:
+        """Return room for `count` packets under way, for what they met, and for what becomes of them, not filled in."""
         if count > len(self._table):
             self._table, self._met_ps = np.zeros(count, loop.PACKET), np.zeros((count, 6), np.int64)
-        return self._table[:count], self._met_ps[:count]
+            self._ended_ps, self._ended_at = np.zeros((9, count), np.int64), np.zeros(count, np.int32)
+        left_ps, turned_ps, travelled_ps = self._ended_ps[:3]
+        endings = loop.Endings(left_ps, self._ended_at, turned_ps, travelled_ps, self._ended_ps[3:])
+        return self._table[:count], self._met_ps[:count], endings
 
-    def _loop(self, ways: Ways, table: NDArray[np.void], met_ps: NDArray[np.int64], until_ps: int) -> None:
+    def _loop(
+        self,
+        ways: Ways,
+        beginnings: loop.Beginnings,
+        endings: loop.Endings,
+        table: NDArray[np.void],
+        met_ps: NDArray[np.int64],
+        until_ps: int,
+    ) -> None:
         """Run the loop; where it stops for want of room, make room, and run on."""
         if ways is not self._ways:
             self._ways, self._visits = ways, _visits(ways, self._stations, self._is_limited)
-        entering = np.flatnonzero(table["state"] != loop.UNBORN)
-        time_ps = table["time_ps"][entering]
+        entering = np.flatnonzero(beginnings.state != loop.UNBORN)
+        time_ps = beginnings.time_ps.take(entering)
         if (time_ps[1:] < time_ps[:-1]).any():
             entering = entering[np.argsort(time_ps, kind="stable")]
         heap, ring = np.empty(len(table), np.int64), np.full(_BUCKETS, -1)
@@ -137,6 +159,8 @@ class EventNetwork:
             is_done = loop.serve_until(
                 until_ps,
                 entering,
+                beginnings,
+                endings,
                 loop.records(table),
                 met_ps,
                 loop.records(self._visits),
@@ -167,14 +191,15 @@ class EventNetwork:
             self._observe(Visits(station.astype(np.int32), *others))
 
 
-def _chain(table: NDArray[np.void], packet: NDArray[np.int64], after: NDArray[np.int64]) -> None:
-    """Write down who starts after whom."""
-    later = np.flatnonzero(table["state"] == loop.UNBORN)
-    after = after[later]
-    before = np.minimum(np.searchsorted(packet, after), len(packet) - 1)
-    is_known = packet[before] == after
-    table["follower"][before[is_known]] = later[is_known]
-    table["between_ps"][before[is_known]] = table["time_ps"][later[is_known]]
+def _followers(packets: Columns, state: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the row of the packet that starts after each one, -1: none."""
+    follower = np.full(len(state), -1)
+    later = np.flatnonzero(state == loop.UNBORN)
+    after = packets["after"][later]
+    before = np.minimum(np.searchsorted(packets["packet"], after), len(state) - 1)
+    is_known = packets["packet"][before] == after
+    follower[before[is_known]] = later[is_known]
+    return follower
 
 
 def _visits(ways: Ways, stations: Stations, is_limited: NDArray[np.bool_]) -> NDArray[np.void]:
