@@ -26,6 +26,7 @@ from simnet.config.file_problems import read_model
 from simnet.config.kubernetes_fields import parse_cidr
 from simnet.config.kubernetes_source import describe
 from simnet.config.manifests import objects_from
+from simnet.config.racks import with_reflectors_and_racks
 from simnet.config.reading import Reading
 from simnet.errors import InputError, Problem
 from simnet.model.calico import CalicoSettings, FabricSettings
@@ -149,6 +150,7 @@ def cluster_spec(model: ClusterModel, version: str, reading: Reading, path: Fiel
         warnings=tuple(reading.warnings[warned:]),
     )
     spec = with_calico_resources(spec, _written_out(model))
+    spec = with_reflectors_and_racks(spec, model, reading, path)
     check_placement(spec, reading, (*path, "placement"))
     return spec if len(reading.problems) == before else None
 

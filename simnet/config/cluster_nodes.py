@@ -81,6 +81,7 @@ def _nodes_in_short(short: NodesModel, reading: Reading, path: FieldPath) -> tup
             addresses=(str(first + number),),
             labels={ZONE_LABEL: short.zones[number % len(short.zones)]} if short.zones else {},
             cpus=short.cpus,
+            as_number=short.as_numbers[number % len(short.as_numbers)] if short.as_numbers else None,
             rp_filter=short.rp_filter,
         )
         for number in range(short.count)
@@ -109,6 +110,7 @@ def _node(entry: NodeModel, reading: Reading, path: FieldPath) -> NodeSpec:
         cpus=entry.cpus,
         pod_cidrs=tuple(entry.pod_cidrs),
         as_number=entry.as_number,
+        route_reflector_cluster_id=entry.route_reflector_cluster_id or "",
         saved_rules=saved,
         switch=entry.switch,
         rp_filter=entry.rp_filter,

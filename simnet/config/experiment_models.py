@@ -44,6 +44,7 @@ class NodesModel(FileModel):
     address: Text = "192.168.64.57/24"  # of the first node, with the subnet's length; the others count up
     name: Text = "node"  # node-1, node-2, ...
     zones: list[Text] = []  # given to the nodes in turn
+    as_numbers: list[AsNumber] = []  # likewise
     rp_filter: RpFilter = "none"
 
 
@@ -58,6 +59,7 @@ class NodeModel(FileModel):
     cpus: Annotated[int, whole_number(1, 1024)] = 4
     pod_cidrs: Annotated[list[Cidr], Field(alias="podCIDRs")] = []
     as_number: AsNumber | None = None
+    route_reflector_cluster_id: Annotated[Address | None, Field(alias="routeReflectorClusterID")] = None
     switch: Text | None = None
     rp_filter: RpFilter = "none"
     iptables: Annotated[list[Text], OneOrMore] = []
@@ -99,7 +101,9 @@ class CalicoModel(FileModel):
     ip_pools: list[Cidr] = []
     block_size: Annotated[int, whole_number(20, 32)] = 26
     as_number: AsNumber = 64512
-    wiring: Literal["S1", "S2", "S3", "S4", "S5"] = "S2"
+    wiring: Literal["S1", "S2", "S3", "S4", "S5", "mesh", "peers"] = "S2"
+    route_reflectors: Annotated[int, whole_number(0, 100)] | list[Text] = 0
+    route_reflector_cluster_id: Annotated[Address, Field(alias="routeReflectorClusterID")] = "244.0.0.1"
     ipip_mode: EncapsulationMode = "Never"
     vxlan_mode: EncapsulationMode = "Never"
     nat_outgoing: bool = True
@@ -175,6 +179,9 @@ class FabricModel(FileModel):
     node_ecmp: NodeEcmpModel = NodeEcmpModel()
     bgp: SwitchBgpModel = SwitchBgpModel()
     switch_as_number: AsNumber = 65001
+    switch_as_numbers: dict[str, AsNumber] = {}
+    leaf_label: Text | None = None
+    border_leaf: bool = True
     router_addresses: list[Address] = []
 
 

@@ -81,7 +81,8 @@ def _from_short_form(node: NodeSpec, spec: ClusterSpec, noted: CalicoNode | None
         pod_cidrs=node.pod_cidrs,
         cpus=node.cpus,
         as_number=node.as_number or (noted.as_number if noted else None) or spec.calico.as_number,
-        route_reflector_cluster_id=noted.route_reflector_cluster_id if noted else "",
+        route_reflector_cluster_id=node.route_reflector_cluster_id
+        or (noted.route_reflector_cluster_id if noted else ""),
         rp_filter=node.rp_filter,
     )
 

@@ -61,6 +61,7 @@ class NodeSpec:
     cpus: int = 4
     pod_cidrs: tuple[str, ...] = ()
     as_number: int | None = None
+    route_reflector_cluster_id: str = ""
     saved_rules: tuple[SavedRules, ...] = ()  # one a family, in place of the generated rules of that family
     switch: str | None = None  # the leaf it hangs off; None: in turn
     rp_filter: str = "none"  # "none", "strict", "loose"
