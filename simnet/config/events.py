@@ -6,12 +6,15 @@ Whether the boxes and wires that they name exist is asked by the engine, which k
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from simnet.config.calico_peers import read_filter, read_peer
 from simnet.config.documents import FieldPath
 from simnet.config.experiment_models import EventModel
+from simnet.config.kubernetes_source import Report, Source
 from simnet.config.reading import Reading
-from simnet.model.events import Event, EventKind, RandomFailures
+from simnet.model.events import OF_PEERS, Event, EventKind, RandomFailures
 
 # What is named -> what it may do -> the event
 KINDS: dict[str, dict[str, EventKind]] = {
@@ -24,7 +27,12 @@ KINDS: dict[str, dict[str, EventKind]] = {
         "freeze": EventKind.BGP_FREEZES,
         "restart": EventKind.BGP_RESTARTS,
     },
-    "peer": {"remove": EventKind.PEER_REMOVED},
+    "peer": {
+        "add": EventKind.PEER_ADDED,
+        "remove": EventKind.PEER_REMOVED,
+        "filter": EventKind.PEER_FILTERED,
+    },
+    "filter": {"change": EventKind.FILTER_CHANGED},
     "block": {"claim": EventKind.BLOCK_CLAIMED},
 }
 MOST_FAILURES = 1_000  # on average, of each subject: every one sends BGP to work
@@ -50,6 +58,11 @@ def events_of(
             continue
         subjects = _subjects(model, what, reading, path)
         if subjects is None:
+            continue
+        asked = _of_peers(model, kind, subjects, reading, path)
+        if model.every is not None and kind in OF_PEERS:
+            reading.refuse((*path, "every"), "at random", "`at`: configuration changes when somebody changes it",
+                           "write `at: 10s`")  # fmt: skip
             continue
         for key, value in (("gracePeriod", model.grace_period), ("replacement", model.replacement)):
             if value is not None and kind not in DELETING:
@@ -78,13 +91,13 @@ def events_of(
             until_ps = None if model.for_ is None else model.at + model.for_
             where = reading.document.locate(path)
             scripted += [
-                Event(
-                    model.at,
-                    kind,
-                    subject,
-                    until_ps,
-                    model.name or "",
-                    where,
+                replace(
+                    asked,
+                    at_ps=model.at,
+                    subject=subject,
+                    until_ps=until_ps,
+                    name=model.name or "",
+                    position=where,
                     grace_period_ps=grace_ps,
                     replacement_ps=new_ps,
                 )
@@ -93,14 +106,44 @@ def events_of(
     return tuple(sorted(scripted, key=lambda event: event.at_ps)), tuple(random)
 
 
+def _of_peers(
+    model: EventModel, kind: EventKind, subjects: tuple[tuple[str, ...], ...], reading: Reading, path: FieldPath
+) -> Event:
+    """An event with what only those of peers and filters have: the spec of a BGPPeer or BGPFilter, names of filters."""
+    event = Event(0, kind, ())
+    has_name = len(subjects) == 1 and len(subjects[0]) == 1
+    needs_spec = kind is EventKind.FILTER_CHANGED or (kind is EventKind.PEER_ADDED and has_name)
+    if (model.spec is not None) != needs_spec:
+        whose = "BGPFilter" if kind is EventKind.FILTER_CHANGED else "BGPPeer"
+        if needs_spec:
+            reading.refuse(path, "no spec", f"the spec of the {whose}", "add `spec:`, as the resource has it")
+        else:
+            reading.refuse((*path, "spec"), f"beside do: {model.do}", "a BGPPeer that is added, a filter", "remove it")
+    elif model.spec is not None:
+        report = Report(reading.problems, reading.warnings)
+        name = subjects[0][0]
+        data = {"metadata": {"name": name}, "spec": model.spec}
+        if kind is EventKind.FILTER_CHANGED:
+            source = Source(reading.document, path, "BGPFilter", reading.document.locate(path), data, report)
+            return replace(event, filter=read_filter(source, name, ()))
+        source = Source(reading.document, path, "BGPPeer", reading.document.locate(path), data, report)
+        return replace(event, peer=read_peer(source, name, ()))
+    if (model.filters is not None) != (kind is EventKind.PEER_FILTERED):
+        if model.filters is None:
+            reading.refuse(path, "no filters", "the names of BGPFilters", "add `filters: [NAME]`, or `filters: []`")
+        else:
+            reading.refuse((*path, "filters"), f"beside do: {model.do}", "do: filter", "remove it")
+    return replace(event, filter_names=tuple(model.filters or ()))
+
+
 def _named(model: EventModel, reading: Reading, path: FieldPath) -> str | None:
     named = [what for what in KINDS if getattr(model, what) is not None]
     if "block" in named and "node" in named:
         named.remove("node")  # a block is claimed by a node
     if len(named) != 1:
         reading.refuse(
-            path, " and ".join(named) or "nothing that it happens to", "one of node, pod, link, bgp, peer, block",
-            "say to what it happens, for example `node: node-2`",
+            path, " and ".join(named) or "nothing that it happens to",
+            "one of node, pod, link, bgp, peer, filter, block", "say to what it happens, for example `node: node-2`",
         )  # fmt: skip
         return None
     return named[0]
@@ -116,6 +159,8 @@ def _subjects(model: EventModel, what: str, reading: Reading, path: FieldPath) -
         return ((model.node, value),)
     if value == "any":
         return ()
+    if what == "filter" or (what == "peer" and isinstance(value, str)):
+        return ((value,),)
     if what in PAIRS:
         if not isinstance(value, list) or len(value) != 2:
             reading.refuse((*path, what), str(value), "two names", f"for example {what}: [tor, node-2]")

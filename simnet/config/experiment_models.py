@@ -329,7 +329,10 @@ class EventModel(FileModel):
     pod: Text | list[Text] | None = None
     link: list[Text] | Literal["any"] | None = None
     bgp: Text | list[Text] | None = None
-    peer: list[Text] | None = None
+    peer: list[Text] | Text | None = None
+    filter: Text | None = None
+    filters: list[Text] | None = None
+    spec: dict[str, Any] | None = None
     block: Cidr | None = None
     name: Text | None = None
 

@@ -32,7 +32,8 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "EventModel": {
         "do": "node: die or drain; pod: delete, unready or ready; link: down (both ends see it) or silent;"
-        " bgp: stop, kill, freeze or restart; peer: remove; block: claim",
+        " bgp: stop, kill, freeze or restart; peer: add, remove or"
+        " filter; filter: change; block: claim",
         "at": "when, from the beginning of the run",
         "every": "instead of `at`: at random, each subject by itself",
         "for": "how long, then it is undone; left out: it lasts",
@@ -42,7 +43,10 @@ MEANINGS: dict[str, dict[str, str]] = {
         "pod": "the pod, NAMESPACE/NAME (default/ may be left out), or several; with `every`, any: all of services",
         "link": "the two ends of a wire; with `every`, any: all between devices",
         "bgp": "the node or switch whose daemon it is, or several; with `every`, any: every node's",
-        "peer": "the two speakers of a session",
+        "peer": "the two speakers of a session, or the name of a BGPPeer; do: filter is for the first one's end",
+        "filter": "the name of a BGPFilter, which gets other rules",
+        "filters": "the BGPFilters that a peer gets in place of those that it has",
+        "spec": "of the BGPPeer that is added (without it the two get a plain session), of the changed BGPFilter",
         "block": "the block that `node` claims",
         "name": "how frames and plots call it",
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from simnet.controlplane.bgp.path import Peering, Speaker
@@ -12,7 +12,7 @@ from simnet.controlplane.bgp.speaker import SpeakerTables
 from simnet.controlplane.bgp.timers import session_number
 from simnet.controlplane.bgp.update_group import Update
 from simnet.engine.bgp_tables import DeviceTable
-from simnet.model.calico import BgpTimers
+from simnet.model.calico import BGPFilter, BgpTimers
 from simnet.model.history import NO_EVENT
 from simnet.model.iptables.ruleset import IPNetwork
 
@@ -25,6 +25,10 @@ class EndOfRib:
     """The mark after the last UPDATE of a first table (RFC 4724, 2)."""
 
     nothing: Update | None = None  # where there was no UPDATE: that the table is empty
+
+
+class RouteRefresh:
+    """The wish to be told all again (RFC 2918)."""
 
 
 @dataclass(eq=False, slots=True)
@@ -42,7 +46,10 @@ class End:
     received_ps: int = 0  # the last message that was handled
     is_watched: bool = False  # silent since `received_ps`; its hold timer runs towards its end
     draws: int = 0
-    removals: int = 0  # how many events keep this peer out of the configuration
+    removals: int = 0  # how many events keep this peer out of the configuration; before it is added: one more
+    additions: int = 0  # of a peer that is added meanwhile: how many events hold it now
+    added_by: list[object] = field(default_factory=list)  # and which add it
+    first_filters: tuple[BGPFilter, ...] = field(init=False)  # those that it has without any event
     has_carrier: bool = True
     unsent: list[object] = field(default_factory=list)  # in TCP's buffer while nothing gets through, in order
     broken_ps: int | None = None  # since when nothing gets through
@@ -51,6 +58,17 @@ class End:
 
     def __post_init__(self) -> None:
         self.number = session_number(self.peering.local, f"{self.peering.remote}/{self.box.family}")
+        self.first_filters = self.peering.filters
+
+    @classmethod
+    def of(cls, peering: Peering, box: Box) -> End:
+        """Return a speaker's end of a session, with its timers as they are in this one."""
+        timers = box.timers
+        if peering.restart_ps is not None:
+            timers = replace(timers, restart_ps=peering.restart_ps)
+        if peering.keepalive_ps is not None:
+            timers = replace(timers, keepalive_ps=peering.keepalive_ps)
+        return cls(peering, box, timers)
 
     @property
     def is_up(self) -> bool:

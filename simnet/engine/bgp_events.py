@@ -8,11 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from simnet.controlplane.bgp.session import Happening, Session
-from simnet.engine import endpoint_events
+from simnet.engine import bgp_configuration, endpoint_events
 from simnet.engine.bgp_boxes import Box, End
 from simnet.engine.bgp_silence import ends_fall_silent, ends_hear_again
 from simnet.errors import ModelError
-from simnet.model.events import OF_PODS, Event, EventKind
+from simnet.model.events import OF_PEERS, OF_PODS, Event, EventKind
 from simnet.model.fib import Route, RouteKind
 from simnet.model.history import DeviceChange, LinkChange
 from simnet.model.iptables.ruleset import IPNetwork
@@ -25,6 +25,7 @@ Undo = Callable[[], None]
 
 def schedule_events(plane: ControlPlane, events: Sequence[Event]) -> None:
     """Let every event happen at its time, and be undone at its end. Raises ModelError where one names nothing here."""
+    bgp_configuration.add_ends(plane, events)
     for number, event in enumerate(events):
         happen = _HAPPENS.get(event.kind)
         if happen is None:
@@ -53,20 +54,16 @@ def _check(plane: ControlPlane, event: Event) -> None:
         if event.subject[0] not in plane.endpoints.node_of:
             raise ModelError(f"{event.label}: {event.subject[0]!r} is no pod of this cluster")
         return
-    names = event.subject[:1] if event.kind in (EventKind.BLOCK_CLAIMED, EventKind.FILTER_CHANGED) else event.subject
+    names = event.subject[:1] if event.kind is EventKind.BLOCK_CLAIMED else event.subject
+    if event.kind in OF_PEERS and len(event.subject) == 1:
+        names = ()  # of a BGPPeer or BGPFilter
     is_of_wires = event.kind in (EventKind.LINK_DOWN, EventKind.LINK_SILENT)
     for name in names:
         if not plane.boxes.of(name) and not is_of_wires:
             raise ModelError(f"{event.label}: {name!r} speaks no BGP in this cluster")
     if is_of_wires and not plane.wires.between(*event.subject):
         raise ModelError(f"{event.label}: no wire joins the two")
-    if event.kind is EventKind.PEER_REMOVED and not _ends(plane, event):
-        raise ModelError(f"{event.label}: the two have no session")
-
-
-def _ends(plane: ControlPlane, event: Event) -> list[End]:
-    pair = set(event.subject)
-    return [end for end in plane.boxes.ends if {end.peering.local, end.peering.remote} == pair]
+    bgp_configuration.check(plane, event)
 
 
 # --- wires
@@ -130,7 +127,7 @@ def _noticed(plane: ControlPlane, end: End, link: int, is_there: bool) -> None:
         over = [p for p, route in table.learned.items() if all(hop.interface == interface for hop in route.next_hops)]
         table.learn(over, None)
     if is_there:
-        _start(plane, end)
+        bgp_configuration.start(plane, end)
     else:
         end.box.tables.drop(end.peering.remote)  # what a restarting peer told goes too
         plane.happens(end, Happening.CARRIER_LOST)
@@ -223,7 +220,7 @@ def _start_daemons(plane: ControlPlane, device: str) -> None:
         box.is_running, box.is_awake, box.starts = True, False, box.starts + 1
         for end in box.ends.values():
             box.tables.drop(end.peering.remote)
-        _read_configuration(box)
+        bgp_configuration.read_configuration(box)
         box.tables.decide()
         recovers = box.has_kernel_routes and box.timers.restart_ps is not None
         box.has_kernel_routes = True
@@ -235,13 +232,7 @@ def _start_daemons(plane: ControlPlane, device: str) -> None:
             plane.table_follows(box)
         _look_at_carriers(plane, box)
         for end in box.ends.values():
-            _start(plane, end)
-
-
-def _start(plane: ControlPlane, end: End) -> None:
-    """Let an end connect, if it may."""
-    if end.is_configured and end.has_carrier and end.box.answers:
-        plane.happens(end, Happening.START)
+            bgp_configuration.start(plane, end)
 
 
 def _freezes(plane: ControlPlane, event: Event) -> Undo:
@@ -270,7 +261,7 @@ def _goes_on(plane: ControlPlane, box: Box) -> None:
     overdue, box.overdue = box.overdue, []
     for work in overdue:
         work()
-    _read_configuration(box)
+    bgp_configuration.read_configuration(box)
 
 
 def _node_dies(plane: ControlPlane, event: Event) -> Undo:
@@ -299,43 +290,6 @@ def _node_dies(plane: ControlPlane, event: Event) -> Undo:
 # --- configuration
 
 
-def _configure(box: Box, change: Callable[[], None]) -> None:
-    """Change a daemon's configuration: now, or when it next runs."""
-    if box.answers:
-        change()
-    else:
-        box.unheard.append(change)
-
-
-def _read_configuration(box: Box) -> None:
-    unheard, box.unheard = box.unheard, []
-    for change in unheard:
-        change()
-
-
-def _peer_removed(plane: ControlPlane, event: Event) -> Undo:
-    ends = _ends(plane, event)
-
-    def remove(end: End) -> None:
-        end.removals += 1
-        if end.removals == 1:
-            plane.happens(end, Happening.STOP)
-            plane.is_waited_for_no_more(end.box, end.peering.remote)
-
-    def add(end: End) -> None:
-        end.removals -= 1
-        _start(plane, end)
-
-    for end in ends:
-        _configure(end.box, partial(remove, end))
-
-    def added() -> None:
-        for end in ends:
-            _configure(end.box, partial(add, end))
-
-    return added
-
-
 def _block_claimed(plane: ControlPlane, event: Event) -> Undo:
     node, cidr = event.subject
     prefix = ipaddress.ip_network(cidr)
@@ -360,11 +314,11 @@ def _block_claimed(plane: ControlPlane, event: Event) -> Undo:
             plane.wake(box)
 
     for box in boxes:
-        _configure(box, partial(claim, box))
+        bgp_configuration.configure(box, partial(claim, box))
 
     def released() -> None:
         for box in boxes:
-            _configure(box, partial(release, box))
+            bgp_configuration.configure(box, partial(release, box))
 
     return released
 
@@ -382,5 +336,8 @@ _HAPPENS: dict[EventKind, Callable[[ControlPlane, Event], Undo]] = {
     EventKind.BGP_FREEZES: _freezes,
     EventKind.BGP_RESTARTS: _restarts,
     EventKind.BLOCK_CLAIMED: _block_claimed,
-    EventKind.PEER_REMOVED: _peer_removed,
+    EventKind.PEER_ADDED: bgp_configuration.peer_added,
+    EventKind.PEER_REMOVED: bgp_configuration.peer_removed,
+    EventKind.FILTER_CHANGED: bgp_configuration.filters_changed,
+    EventKind.PEER_FILTERED: bgp_configuration.filters_changed,
 }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import partial
 
-from simnet.controlplane.bgp.path import Peering
 from simnet.controlplane.bgp.settled import settle
 from simnet.controlplane.bgp.speaker import SpeakerTables
 from simnet.controlplane.bgp.steady import RoutePlan
@@ -16,8 +14,8 @@ from simnet.engine.bgp_followers import let_share
 from simnet.engine.bgp_tables import DeviceTable
 from simnet.engine.materialise import advertised_services
 from simnet.engine.route_view import network_and_origins
-from simnet.model.calico import BgpTimers
 from simnet.model.cluster import Cluster
+from simnet.model.fabric import DeviceKind
 from simnet.model.iptables.ruleset import IPNetwork
 from simnet.model.scenario import ClusterSpec
 
@@ -59,7 +57,7 @@ class Boxes:
         self.write(box, [Change((), chosen, [prefix]) for prefix, chosen in loc_rib.items()])
 
 
-def boxes_of(cluster: Cluster, spec: ClusterSpec, *, is_cold: bool) -> Boxes:
+def boxes_of(cluster: Cluster, spec: ClusterSpec, *, is_cold: bool, shares: bool = True) -> Boxes:
     """Return the boxes: converged, or with nothing but their own prefixes."""
     services = advertised_services(cluster.services, cluster.endpoint_slices)
     boxes = Boxes(
@@ -71,7 +69,8 @@ def boxes_of(cluster: Cluster, spec: ClusterSpec, *, is_cold: bool) -> Boxes:
         network, originated = network_and_origins(cluster, spec, family=family)
         boxes.originated.update(prefix for prefixes in originated.values() for prefix in prefixes)
         here: dict[str, Box] = {}
-        for name in dict.fromkeys((*(peering.local for peering in network.peerings), *_speaking(cluster, family))):
+        speaking = _speaking(cluster, family)
+        for name in dict.fromkeys((*(peering.local for peering in network.peerings), *speaking)):
             if name not in boxes.tables:
                 boxes.tables[name] = DeviceTable(cluster.fibs[name], is_cold=is_cold)
             metric = partial(network.igp_metric, name)
@@ -82,14 +81,15 @@ def boxes_of(cluster: Cluster, spec: ClusterSpec, *, is_cold: bool) -> Boxes:
                 box.tables.originate(prefix)
         for peering in network.peerings:
             box = here[peering.local]
-            box.ends[peering.remote] = End(peering, box, end_timers(peering, box.timers))
+            box.ends[peering.remote] = End.of(peering, box)
         for box in here.values():
             boxes.boxes.append(box)
             for peer, end in box.ends.items():
                 end.twin = here[peer].ends[box.name]
                 boxes.ends.append(end)
         networks.append(here)
-    let_share(boxes.boxes, boxes.plan)
+    if shares:
+        let_share(boxes.boxes, boxes.plan)
     for box in boxes.boxes:
         box.tables.decide()
     for here in () if is_cold else networks:
@@ -101,14 +101,9 @@ def boxes_of(cluster: Cluster, spec: ClusterSpec, *, is_cold: bool) -> Boxes:
 
 
 def _speaking(cluster: Cluster, family: int) -> list[str]:
-    """The nodes that have an address of a family: each runs a daemon, with or without anyone to talk to."""
-    return [node.name for node in cluster.nodes if any((":" in a) == (family == 6) for a in node.addresses)]
-
-
-def end_timers(peering: Peering, timers: BgpTimers) -> BgpTimers:
-    """Return a speaker's timers as they are in one session."""
-    if peering.restart_ps is not None:
-        timers = replace(timers, restart_ps=peering.restart_ps)
-    if peering.keepalive_ps is not None:
-        timers = replace(timers, keepalive_ps=peering.keepalive_ps)
-    return timers
+    """The boxes that have an address of a family: each runs a daemon, with or without anyone to talk to."""
+    return [
+        device.name
+        for device in cluster.fabric.devices
+        if device.kind is not DeviceKind.CLIENTS and any((":" in a) == (family == 6) for a in device.addresses)
+    ]

@@ -16,7 +16,8 @@ import simpy
 from simnet.controlplane.bgp.session import Happening, Keepalive, Loss, Notification, Open, Session, State, step
 from simnet.controlplane.bgp.timers import fraction, jittered_ps, session_number
 from simnet.controlplane.bgp.update_group import Update
-from simnet.engine.bgp_boxes import Box, End, EndOfRib
+from simnet.engine.bgp_boxes import Box, End, EndOfRib, RouteRefresh
+from simnet.engine.bgp_configuration import settings_for, share_tables
 from simnet.engine.bgp_events import schedule_events
 from simnet.engine.bgp_network import Boxes, boxes_of
 from simnet.engine.bgp_silence import is_silent, keepalive_ps, watch
@@ -53,7 +54,8 @@ def control_plane(
     cluster: Cluster, spec: ClusterSpec, events: Sequence[Event], *, seed: int, start: str = "converged"
 ) -> ControlPlane:
     """Return the boxes before anything has happened, and all that will."""
-    plane = ControlPlane(cluster, spec, seed, is_cold=start == "cold")
+    spec = replace(spec, calico=settings_for(spec.calico, events))
+    plane = ControlPlane(cluster, spec, seed, is_cold=start == "cold", shares=share_tables(events))
     schedule_events(plane, events)
     return plane
 
@@ -61,11 +63,11 @@ def control_plane(
 class ControlPlane:
     """The clock, the boxes and what happened so far."""
 
-    def __init__(self, cluster: Cluster, spec: ClusterSpec, seed: int, *, is_cold: bool) -> None:
-        self.cluster, self.spec, self.seed = cluster, spec, seed
+    def __init__(self, cluster: Cluster, spec: ClusterSpec, seed: int, *, is_cold: bool, shares: bool = True) -> None:
+        self.cluster, self.spec, self.seed, self.calico = cluster, spec, seed, spec.calico
         self.env = simpy.Environment(initial_time=0)
         self.wires = Wires(cluster.fabric)
-        self.boxes: Boxes = boxes_of(cluster, spec, is_cold=is_cold)
+        self.boxes: Boxes = boxes_of(cluster, spec, is_cold=is_cold, shares=shares)
         self.is_cold = is_cold
         self.start = {**cluster.fibs, **{name: table.start for name, table in self.boxes.tables.items()}}
         self.fibs: list[FibChange] = []
@@ -74,6 +76,8 @@ class ControlPlane:
         self.sessions: list[SessionChange] = []
         self.messages: dict[str, int] = {"OPEN": 0, "KEEPALIVE": 0, "UPDATE": 0, "NOTIFICATION": 0}
         self.outages: dict[str, list[Event]] = {}  # by device: the events that keep its daemon from running
+        self.filter_events: list[Event] = []  # that hold now
+        self.filtered_ends: dict[Event, list[End]] = {}  # of events that give a peer other filters
         self.last_work_ps: int | None = None
         self.together: Together | None = None  # while speakers work: what they send and write
         self.cause = NO_EVENT  # the event that what happens now follows from
@@ -249,6 +253,11 @@ class ControlPlane:
             self.send(end, everything)
         self.send(end, EndOfRib(None if everything.messages else everything))
 
+    def _tell_again(self, end: End) -> None:
+        """Tell a peer that asks for it (RFC 2918) all that it is told."""
+        if end.is_up and not end.box.waits_for:
+            self.send(end, end.box.tables.adj_rib_out(end.peering))
+
     def _give_up_waiting(self, end: End, since_ps: int) -> None:
         """The restart time is over: without a session what is stale goes (with one, End-of-RIB sees to it)."""
         if end.established_ps == since_ps and not end.is_up and end.peering.remote in end.box.tables.stale:
@@ -263,7 +272,7 @@ class ControlPlane:
             self.messages["UPDATE"] += message.messages
         else:
             kind = "UPDATE" if isinstance(message, EndOfRib) else type(message).__name__.upper()
-            self.messages[kind] += 1
+            self.messages[kind] = self.messages.get(kind, 0) + 1
         delay = self.wires.delay_ps(end.peering.local, end.peering.remote)
         if delay is None or end.unsent:  # TCP hands on nothing before what it has to send again
             end.unsent.append(message)
@@ -285,6 +294,8 @@ class ControlPlane:
             self.happens(end, message)
             if isinstance(message, Open):
                 end.draws += 1
+        elif isinstance(message, RouteRefresh):
+            self._later(end, end.box.timers.processing_ps, partial(self._tell_again, end))
         elif isinstance(message, Update | EndOfRib):
             end.box.inbox.append((end, connection, message))
             self.wake(end.box)

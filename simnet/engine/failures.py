@@ -13,8 +13,9 @@ import numpy as np
 
 from simnet import exact_math, random_streams
 from simnet.errors import Problem, unknown_name
+from simnet.model.calico import CalicoSettings
 from simnet.model.cluster import Cluster
-from simnet.model.events import OF_PODS, Event, EventKind, RandomFailures
+from simnet.model.events import OF_PEERS, OF_PODS, Event, EventKind, RandomFailures
 from simnet.model.fabric import DeviceKind, Fabric
 
 LINKS = (EventKind.LINK_DOWN, EventKind.LINK_SILENT)
@@ -66,7 +67,7 @@ def _all(cluster: Cluster, kind: EventKind) -> Iterator[tuple[str, ...]]:
 
 
 def unknown_subjects(
-    fabric: Fabric, pods: Sequence[str], events: Sequence[Event | RandomFailures]
+    fabric: Fabric, pods: Sequence[str], calico: CalicoSettings, events: Sequence[Event | RandomFailures]
 ) -> Iterator[Problem]:
     """Yield what events name that the cluster does not have. `pods`: all there are, namespace/name."""
     nodes = [device.name for device in fabric.devices if device.kind is DeviceKind.NODE]
@@ -80,6 +81,10 @@ def unknown_subjects(
         elif event.kind in OF_PODS:
             known = list(pods)
         subjects = (event.subject,) if isinstance(event, Event) else event.subjects
+        if isinstance(event, Event) and event.kind in OF_PEERS:
+            yield from _unknown_peers(event, calico)
+            if len(event.subject) == 1:
+                continue
         for subject in subjects:
             names = subject[:1] if event.kind is EventKind.BLOCK_CLAIMED else subject
             wrong = [name for name in names if name not in known]
@@ -91,3 +96,16 @@ def unknown_subjects(
                 yield Problem(
                     event.position, "events", f"link {' '.join(subject)}", expected, "name both ends of a wire"
                 )
+
+
+def _unknown_peers(event: Event, calico: CalicoSettings) -> Iterator[Problem]:
+    """BGPPeers and BGPFilters that an event names and no resource is."""
+    peers, filters = [each.name for each in calico.peers], [each.name for each in calico.filters]
+    names = list(event.filter_names) + (list(event.subject) if event.kind is EventKind.FILTER_CHANGED else [])
+    for name in names:
+        if name not in filters:
+            yield unknown_name(event.position, "events", name, "the name of a BGPFilter", filters)
+    if event.kind in (EventKind.PEER_REMOVED, EventKind.PEER_FILTERED) and len(event.subject) == 1:
+        (name,) = event.subject
+        if name not in peers:
+            yield unknown_name(event.position, "events", name, "two speakers, or the name of a BGPPeer", peers)

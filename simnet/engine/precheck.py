@@ -96,7 +96,7 @@ def _unknown_subjects(run: PlannedRun, ready: PlacedObjects) -> Iterable[Problem
         return
     clients = scenario.variant.clients or scenario.workload.clients
     pods = [pod.key for pod in ready.pods]
-    yield from unknown_subjects(wired(scenario.cluster, ready, clients), pods, events)
+    yield from unknown_subjects(wired(scenario.cluster, ready, clients), pods, scenario.cluster.calico, events)
     if isinstance(scenario.workload.arrivals, ClosedLoop):
         yield Problem(
             Position(""), "events", "events in a run whose clients wait for their answers", "one of the two",

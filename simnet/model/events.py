@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from simnet.errors import Position
+from simnet.model.calico import BGPFilter, BGPPeer
 
 
 class EventKind(Enum):
@@ -27,11 +28,13 @@ class EventKind(Enum):
     BGP_FREEZES = "bgp freezes"  # (speaker): SIGSTOP; sessions stay open and fall silent
     BGP_RESTARTS = "bgp restarts"  # (speaker): killed and started again at once
     BLOCK_CLAIMED = "block claimed"  # (node, cidr)
-    PEER_ADDED = "peer added"  # (speaker, speaker)
-    PEER_REMOVED = "peer removed"  # (speaker, speaker)
-    FILTER_CHANGED = "filter changed"  # (speaker, BGPFilter's name; empty: none)
+    PEER_ADDED = "peer added"  # (speaker, speaker), or (name) of the BGPPeer in `peer`
+    PEER_REMOVED = "peer removed"  # (speaker, speaker), or (name) of a BGPPeer
+    FILTER_CHANGED = "filter changed"  # (name) of a BGPFilter, which gets the rules of `filter`
+    PEER_FILTERED = "peer filtered"  # (speaker, speaker): the first's end, or (name) of a BGPPeer: gets `filter_names`
 
 
+OF_PEERS = (EventKind.PEER_ADDED, EventKind.PEER_REMOVED, EventKind.PEER_FILTERED, EventKind.FILTER_CHANGED)
 OF_PODS = (EventKind.POD_DELETED, EventKind.POD_UNREADY, EventKind.POD_READY)
 
 
@@ -48,6 +51,9 @@ class Event:
     at_random: bool = False  # it came by itself, of RandomFailures
     grace_period_ps: int | None = None  # of deleted pods, in place of their own
     replacement_ps: int | None = None  # deleted pods are ready on other nodes so much later; None: nowhere
+    peer: BGPPeer | None = None  # that is added
+    filter: BGPFilter | None = None  # the rules that a BGPFilter gets
+    filter_names: tuple[str, ...] = ()  # the filters that a peer gets, in place of those that it has
 
     @property
     def label(self) -> str:

@@ -46,7 +46,7 @@ class BgpNetwork:
 
 def bgp_network(
     fabric: Fabric, nodes: Sequence[ClusterNode], calico: CalicoSettings, settings: FabricSettings, family: int = 4,
-    blocks: Sequence[Block] = (), extra: Sequence[BGPPeer] = (),
+    blocks: Sequence[Block] = (), extra: Sequence[BGPPeer | tuple[str, str]] = (),
 ) -> BgpNetwork:  # fmt: skip
     """Return who peers with whom: nodes with switches and each other, switches over wires; `extra` BGPPeers too.
 

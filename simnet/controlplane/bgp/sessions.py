@@ -67,22 +67,27 @@ class Sessions:
         self.filters: dict[str, BGPFilter] = {each.name: each for each in calico.filters}
         self.unanswered: list[Unanswered] = []
 
-    def all(self, extra: Sequence[BGPPeer] = ()) -> list[Peering]:
-        """Return both ends of every session; `extra` BGPPeers count in every wiring."""
+    def all(self, extra: Sequence[BGPPeer | tuple[str, str]] = ()) -> list[Peering]:
+        """Return both ends of every session; `extra` BGPPeers, and pairs that get a plain session, in every wiring."""
+        added = tuple(each for each in extra if isinstance(each, BGPPeer))
         if self.calico.wiring is Wiring.PEERS:
-            found = self._of_peers((*self.calico.peers, *extra))
+            found = self._of_peers((*self.calico.peers, *added))
             if self.calico.has_mesh:
                 found += self._mesh({(each.local, each.remote) for each in found})
         else:
             found = self._of_wiring()
             known = {(each.local, each.remote) for each in found}
-            found += [each for each in self._of_peers(extra) if (each.local, each.remote) not in known]
+            found += [each for each in self._of_peers(added) if (each.local, each.remote) not in known]
+        known = {(each.local, each.remote) for each in found}
+        for pair in extra:
+            if not isinstance(pair, BGPPeer):
+                found += [each for each in self._between(*pair) if (each.local, each.remote) not in known]
         for here, there, local, remote in self.topology.switch_links(self.family):
             found.append(Peering(here, there, local, remote, self.numbers[there], False, is_single_hop=True))
         return found
 
-    def between(self, one: str, other: str) -> list[Peering]:
-        """Return both ends of a session as a BGPPeer that says nothing else would make it; none if it cannot."""
+    def _between(self, one: str, other: str) -> list[Peering]:
+        """Both ends of a session as a BGPPeer that says nothing else would make it; none if it cannot."""
         ends = [name for name in (one, other) if name in self.address]
         if len(ends) == 2:
             address = self.address[other]
