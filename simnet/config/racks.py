@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from simnet.config.documents import FieldPath
 from simnet.config.experiment_models import ClusterModel
+from simnet.config.kubernetes_source import spell
 from simnet.config.reading import Reading
 from simnet.errors import unknown_name
 from simnet.model.calico import Wiring
@@ -25,7 +26,7 @@ def with_reflectors_and_racks(spec: ClusterSpec, model: ClusterModel, reading: R
 
     def refuse_unknown(where: FieldPath, name: str, what: str, known: list[str], *, of_key: bool = False) -> None:
         position = reading.document.locate(where, of_key=of_key)
-        reading.problems.append(unknown_name(position, ".".join(str(step) for step in where), name, what, known))
+        reading.problems.append(unknown_name(position, spell(where), name, what, known))
 
     at = (*path, "calico", "routeReflectors")
     if isinstance(wanted, int):
