@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from simnet.config.documents import FieldPath
 from simnet.config.experiment_models import ClusterModel
+from simnet.config.file_problems import problem_at
 from simnet.config.kubernetes_source import spell
 from simnet.config.reading import Reading
 from simnet.errors import unknown_name
@@ -56,8 +57,18 @@ def with_reflectors_and_racks(spec: ClusterSpec, model: ClusterModel, reading: R
         if node.switch not in (leaves or switches):
             refuse_unknown((*path, "nodes", number, "switch"), node.switch, "a leaf", leaves or switches)
         told.append((node.name, node.switch))
+    warnings = list(spec.warnings)
+    if spec.calico.wiring is Wiring.MESH and fabric.mode == "routed" and not spec.calico.encapsulations:
+        warnings.append(
+            problem_at(
+                reading.document, (*path, "calico", "wiring"), "mesh, on routed links, without a tunnel",
+                "switches that know where pods are, or need not", "packets between pods of two nodes end at the switch;"
+                " write fabric.mode: bridged, or calico.ipipMode or vxlanMode: Always",
+            )
+        )  # fmt: skip
     return replace(
         spec,
+        warnings=tuple(warnings),
         calico=replace(
             spec.calico,
             route_reflectors=reflectors,

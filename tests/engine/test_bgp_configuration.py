@@ -49,8 +49,12 @@ def test_a_pair_that_gets_a_session_learns_of_each_other_until_it_goes():
     assert history.fibs_at(MINUTE) == dict(ready.fibs)
 
 
-def test_a_bgp_peer_that_is_added_reaches_all_nodes_that_it_names():
-    ready, spec = of_peers()
+INTERNAL = {name: {"as_number": 65001} for name in ("n0", "n1", "n2")}  # of the switch's AS: it reflects
+
+
+@pytest.mark.parametrize("nodes", [{}, INTERNAL])
+def test_a_bgp_peer_that_is_added_reaches_all_nodes_that_it_names(nodes):
+    ready, spec = of_peers(**nodes)
     event = Event(5 * PS_PER_S, ADD, ("tor",), peer=replace(TOR, num_allowed_local_as_numbers=1))
     history = run_control_plane(ready, spec, (event,), until_ps=MINUTE, seed=3)
     assert via(history, "tor", MINUTE) == {B0, B1, B2}

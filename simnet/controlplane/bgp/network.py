@@ -68,14 +68,12 @@ def bgp_network(
         within.setdefault(block.node, set()).update(ipaddress.ip_network(address) for address, _ in block.borrowed)
     held = {name: frozenset(prefixes) for name, prefixes in within.items() if prefixes}
     peerings = [replace(each, aggregated=held[each.local]) if each.local in held else each for each in peerings]
-    reflecting = {each.local for each in peerings if each.remote_is_client}
     speakers: dict[str, Speaker] = {}
     for device in switches:
-        cluster = topology.router_id(device.name, family) if device.name in reflecting else None
+        router_id = topology.router_id(device.name, family)  # and its cluster's: internal peers are its clients
         speakers[device.name] = Speaker(
-            device.name, device.as_number or 0, topology.router_id(device.name, family), cluster,
-            settings.ecmp_width, settings.multipath_relax,
-        )  # fmt: skip
+            device.name, device.as_number or 0, router_id, router_id, settings.ecmp_width, settings.multipath_relax
+        )
     for node in nodes:
         text = node.route_reflector_cluster_id
         cluster = int(ipaddress.IPv4Address(text)) if text else None
