@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from simnet.dataplane.path.columns import Way
 from simnet.engine.connections import Connections, spread
 from simnet.engine.network import CompiledCluster
-from simnet.engine.table_changes import NEVER, Causes, EventSpan, Windows, event_spans, table_changes
+from simnet.engine.pieces import pieces_of
+from simnet.engine.table_changes import NEVER, Causes, EventSpan, Windows, event_spans
 from simnet.model.flows import FlowBatch, PacketBatch
 from simnet.model.recording import EFFECTS, REASONS, VERDICTS, Categories, ColumnData
 
@@ -32,15 +33,17 @@ class EventRecorder:
     def __init__(self, compiled: CompiledCluster, *, duration_ps: int, has_replies: bool) -> None:
         assert compiled.history is not None
         self.compiled, self.has_replies = compiled, has_replies
+        self.bin_ps = max(1, -(-duration_ps // BINS))
         history = compiled.history
-        self.changes = table_changes(history, compiled.cluster.rulesets)
+        self.changes = compiled.table_changes
         self.spans = event_spans(history.events, self.changes, duration_ps=duration_ps)
         self._windows = Windows([span.event.at_ps for span in self.spans], [span.window_end_ps for span in self.spans])
         self._causes = Causes(history)
+        edges_ps = np.arange(1, BINS + 1) * self.bin_ps
+        self._instants_ps = np.unique(np.concatenate([self._windows.edges_ps, edges_ps]))  # where cells of counts begin
         self._counts = np.zeros((len(self.spans) + 1, *_SHAPE), np.int64)  # event + 1, so that none is 0
         self._first_loss_ps = np.full(len(self.spans) + 1, NEVER, np.int64)
         self._last_loss_ps = np.full(len(self.spans) + 1, -1, np.int64)
-        self.bin_ps = max(1, -(-duration_ps // BINS))
         self._over_time = np.zeros((2, len(REASONS), BINS + 1), np.int64)  # packets, answers
         self._stretches: list[dict[str, NDArray[Any]]] = []
 
@@ -74,49 +77,24 @@ class EventRecorder:
             self._count_losses(packets, each, lost)
 
     def _count_losses(self, packets: PacketBatch, each: Connections, rows: NDArray[np.intp]) -> None:
-        """Count lost packets: those of a row at once where they surely belong to one event and one bin."""
-        low_ps = packets.arrival_ps[each.first_packet[rows]]
-        high_ps = packets.arrival_ps[each.end_packet[rows] - 1] + self._longest_trip_ps(packets, each, rows)
-        is_one = self._windows.are_one(low_ps, high_ps) & (self._bin(low_ps) == self._bin(high_ps))
-        one, several = np.flatnonzero(is_one), rows[~is_one]
-        self._count_alike(packets, each, rows[one], low_ps[one], high_ps[one])
-        owner, packet = spread(each.first_packet[several], each.end_packet[several])
-        verdict, reason = (fate[owner] for fate in _fates(each, several))
-        sent_ps, ended_ps = packets.arrival_ps[packet], self._ended_ps(packets, each, several[owner], packet)
-        effect = np.where(each.delivered[several], ANSWERS, PACKETS)[owner]
-        self._count_over_time(effect, reason, ended_ps, np.ones(len(packet), np.int64))
+        """Count lost packets, piece by piece of those that surely belong to one event and one bin."""
+        first, end, trip_ps = each.first_packet[rows], each.end_packet[rows], self._longest_trip_ps(packets, each, rows)
+        owner, start, stop = pieces_of(packets.arrival_ps, first, end, trip_ps, self._instants_ps)
+        verdict, reason = (fate[owner] for fate in _fates(each, rows))
+        effect, count = np.where(each.delivered[rows], ANSWERS, PACKETS)[owner], stop - start
+        sent_ps, ended_ps = packets.arrival_ps[start], self._ended_ps(packets, each, rows[owner], start)
+        self._count_over_time(effect, reason, ended_ps, count)
         now = np.flatnonzero(reason != CONNECTION_RESET)  # what follows a reset belongs where the reset does
         event = self._windows.of_loss(ended_ps[now], sent_ps[now], np.zeros(len(now), np.bool_))
-        self._count(event, effect[now], verdict[now], reason[now])
-        self._note_losses(event, ended_ps[now])
-
-    def _count_alike(
-        self,
-        packets: PacketBatch,
-        each: Connections,
-        rows: NDArray[np.intp],
-        low_ps: NDArray[np.int64],
-        high_ps: NDArray[np.int64],
-    ) -> None:
-        """Count rows of which every packet is sent and ends between `low_ps` and `high_ps`: one event's, in one bin."""
-        verdict, reason = _fates(each, rows)
-        effect = np.where(each.delivered[rows], ANSWERS, PACKETS)
-        count = each.end_packet[rows] - each.first_packet[rows]
-        self._count_over_time(effect, reason, low_ps, count)
-        now = np.flatnonzero(reason != CONNECTION_RESET)
-        rows, low_ps, high_ps = rows[now], low_ps[now], high_ps[now]
-        event = self._windows.at(low_ps)
         self._count(event, effect[now], verdict[now], reason[now], count[now])
-        for packet in (each.first_packet[rows], each.end_packet[rows] - 1):
-            self._note_losses(event, self._ended_ps(packets, each, rows, packet))
+        self._note_losses(event, ended_ps[now])
+        self._note_losses(event, self._ended_ps(packets, each, rows[owner[now]], stop[now] - 1))
         # Only where packets may overtake each other can another one be the first to end, or the last.
-        outermost = (low_ps < self._first_loss_ps[event + 1]) | (high_ps > self._last_loss_ps[event + 1])
-        wide = np.flatnonzero(outermost)
-        owner, packet = spread(each.first_packet[rows[wide]], each.end_packet[rows[wide]])
-        self._note_losses(event[wide[owner]], self._ended_ps(packets, each, rows[wide[owner]], packet))
-
-    def _bin(self, time_ps: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.minimum(time_ps // self.bin_ps, BINS)
+        latest_ps = packets.arrival_ps[stop[now] - 1] + trip_ps[owner[now]]
+        outermost = (sent_ps[now] < self._first_loss_ps[event + 1]) | (latest_ps > self._last_loss_ps[event + 1])
+        few = np.flatnonzero(outermost & (count[now] > 2))
+        of, packet = spread(start[now[few]], stop[now[few]])
+        self._note_losses(event[few][of], self._ended_ps(packets, each, rows[owner[now[few]]][of], packet))
 
     def _count_over_time(
         self,
@@ -125,7 +103,7 @@ class EventRecorder:
         ended_ps: NDArray[np.int64],
         weight: NDArray[np.int64],
     ) -> None:
-        place = (effect * len(REASONS) + reason) * (BINS + 1) + self._bin(ended_ps)
+        place = (effect * len(REASONS) + reason) * (BINS + 1) + np.minimum(ended_ps // self.bin_ps, BINS)
         counted = np.bincount(place, weights=weight, minlength=self._over_time.size)  # exact: below 2**53
         self._over_time += counted.astype(np.int64).reshape(self._over_time.shape)
 

@@ -17,6 +17,7 @@ from simnet.dataplane.netfilter.compiler import compile_program
 from simnet.dataplane.path.network import CLIENTS, NODE, SWITCH, Listeners, Network, listener_key
 from simnet.dataplane.path.wires import Wires, wires_of
 from simnet.engine.changes import compile_changes, later_rulesets
+from simnet.engine.table_changes import TableChange, table_changes
 from simnet.model.addresses import AddressTable
 from simnet.model.cluster import Cluster
 from simnet.model.fabric import DeviceKind
@@ -39,6 +40,7 @@ class CompiledCluster:
     place_names: tuple[str, ...]  # devices by name, pods as namespace/name
     direction_names: tuple[str, ...]  # of links: "a->b"
     history: TableHistory | None = None  # what changes while it runs; None: nothing
+    table_changes: tuple[TableChange, ...] = ()  # the same route by route, of a history with events
     # Exact shares of what was called so far (shares.py): the same for every seed, so repeats find them here.
     shares: dict[Hashable, Mapping[tuple[str, str], float]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -121,6 +123,7 @@ def compile_cluster(
         place_names=place_names,
         direction_names=tuple(fabric.direction_names()),
         history=history,
+        table_changes=tuple(table_changes(history, cluster.rulesets)) if history and history.events else (),
     )
 
 

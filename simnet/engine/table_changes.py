@@ -148,12 +148,6 @@ class Windows:
         """Return the event of each instant; NO_EVENT: in no window."""
         return self._owner[np.searchsorted(self.edges_ps, time_ps, side="right")]
 
-    def are_one(self, begin_ps: NDArray[np.int64], end_ps: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return for which spans of time, both ends included, one event (or none) owns all: bool[n]."""
-        edges = self.edges_ps
-        same: NDArray[np.bool_] = np.searchsorted(edges, begin_ps, "right") == np.searchsorted(edges, end_ps, "right")
-        return same
-
     def of_loss(
         self, ended_ps: NDArray[np.int64], sent_ps: NDArray[np.int64], is_reset: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
