@@ -176,7 +176,8 @@ class QueueNetwork:
         dropped, drop_slot = window.drops()
         has_left = window.has_left()
         left = np.flatnonzero(has_left)
-        left_ps = window.left_ps() + window.begin_ps
+        left_ps = window.left_ps()
+        left_ps += window.begin_ps
         stays = np.flatnonzero(~has_left)
         travelled = ways.travelled_ps.take(packets["way"])
         dropped_at = np.full(len(has_left), -1, np.int32)
@@ -203,18 +204,27 @@ class QueueNetwork:
         self._in.flying = under_way
         if self._observe is not None:
             self._tell(window)
-        served = np.stack([packets[name][left] for name in ("link_ps", "cpu_ps", "pod_ps")])
-        waited = np.stack([packets["cpu_wait_ps"][left], packets["pod_wait_ps"][left]])
-        latency = left_ps[left] - packets["injected_ps"][left]
-        on_links = latency - travelled[left] - served.sum(axis=0) - waited.sum(axis=0)
+        ended_ps, travelled = left_ps.take(left), travelled.take(left)
+        served, waited = np.zeros((3, len(left)), np.int64), np.zeros((3, len(left)), np.int64)
+        on_links = ended_ps - packets["injected_ps"].take(left)
+        on_links -= travelled
+        for number, name in enumerate(("link_ps", "cpu_ps", "pod_ps")):
+            if number in self._kinds:
+                served[number] = packets[name].take(left)
+                on_links -= served[number]
+        for number, name in ((1, "cpu_wait_ps"), (2, "pod_wait_ps")):
+            if number in self._kinds:
+                waited[number] = packets[name].take(left)
+                on_links -= waited[number]
+        waited[0] = on_links
         return Left(
-            packet=packets["packet"][left],
-            time_ps=left_ps[left],
-            dropped_at=dropped_at[left],
-            turned_ps=packets["turned_ps"][left],
-            waited_ps=np.concatenate([on_links[None], waited]),
+            packet=packets["packet"].take(left),
+            time_ps=ended_ps,
+            dropped_at=dropped_at.take(left),
+            turned_ps=packets["turned_ps"].take(left),
+            waited_ps=waited,
             served_ps=served,
-            travelled_ps=travelled[left],
+            travelled_ps=travelled,
         )
 
     def _release(self, ids: NDArray[np.int64], left_ps: NDArray[np.int64], inside: NDArray[np.int64]) -> Columns:
