@@ -36,67 +36,77 @@ def select_paths(speaker: Speaker, paths: Sequence[Path], igp_metric: IgpMetric)
     return tuple(merged[: speaker.ecmp_width])
 
 
-Rank = tuple[float, ...]  # what merged paths have in common, smaller is better
+Rank = tuple[float, ...]  # what is compared, most important first; smaller is better
 
-_OWN_RANK: Rank = (float("-inf"),)  # beats whatever BGP brings
-NO_RANK: Rank = (float("inf"),)  # of what cannot be used
+_LAST = float("inf")
+OWN: Rank = (-_LAST,)  # of the speaker's own path: whatever BGP brings comes after it
+_NOTHING: Rank = (_LAST,)  # of no choice: whatever can be used comes before it
+UNUSABLE: Rank = (_LAST, 0)  # of a path whose next hop cannot be resolved, and of no path
 
 
 class Decisions:
     """The choices of one speaker among paths that BGP brought, remembered: `select_paths` of the same paths.
 
-    Most prefixes have few distinct sets of best paths, and most paths lose to those by a clause before MED.
+    Without MED (which compares within one neighbour AS only) one number after the other decides, so paths have ranks.
     """
 
     def __init__(self, speaker: Speaker, igp_metric: IgpMetric) -> None:
         self._speaker, self._igp_metric = speaker, lru_cache(maxsize=None)(igp_metric)
-        self._rank: dict[Path, Rank] = {}
+        self._merges: dict[Path, Rank] = {}  # what merged paths have in common
+        self._ranks: dict[Path, Rank] = {}  # that, and ties
         self._chosen: dict[tuple[Path, ...], tuple[Path, ...]] = {}
         self._canonical: dict[tuple[Path, ...], tuple[Path, ...]] = {}
-        self._rank_of_choice: dict[int, Rank] = {}  # by id: `choose` keeps its answers alive
-        self.has_med = False  # MED compares within one neighbour AS only: no rank says it
+        self._limits: dict[int, Rank] = {}  # by id of the choice: `choose` keeps its answers alive
+        self.has_med = False
 
     def choose(self, paths: Sequence[Path]) -> tuple[Path, ...]:
         """Return what `select_paths` does; the same object for the same choice."""
-        if self.has_med:
-            return self._select(tuple(paths))
-        ranks, lowest, best = self._rank, NO_RANK, list[Path]()
+        merges, lowest, best = self._merges, UNUSABLE, list[Path]()
         for path in paths:
-            rank = ranks.get(path)
-            if rank is None:
-                rank = self.rank(path)
-                if path.med:
-                    return self._select(tuple(paths))
-            if rank < lowest:
-                lowest, best = rank, [path]
-            elif rank == lowest and rank is not NO_RANK:
+            merge = merges.get(path)
+            if merge is None:
+                self.rank(path)
+                merge = merges[path]
+            if merge < lowest:
+                lowest, best = merge, [path]
+            elif merge == lowest and lowest is not UNUSABLE:
                 best.append(path)
-        return self._select(tuple(best))
-
-    def _select(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
-        chosen = self._chosen.get(paths)
+        key = tuple(paths) if self.has_med else tuple(best)
+        chosen = self._chosen.get(key)
         if chosen is None:
-            chosen = select_paths(self._speaker, paths, self._igp_metric)
-            chosen = self._chosen[paths] = self._canonical.setdefault(chosen, chosen)
-            self._rank_of_choice[id(chosen)] = self.rank(chosen[0]) if chosen else NO_RANK
+            if self.has_med or not self._speaker.multipath_relax:
+                chosen = select_paths(self._speaker, key, self._igp_metric)
+            else:
+                chosen = tuple(sorted(key, key=self._ranks.__getitem__)[: self._speaker.ecmp_width])
+            chosen = self._chosen[key] = self._canonical.setdefault(chosen, chosen)
+            self._limits[id(chosen)] = self._limit_of(chosen)
         return chosen
 
     def rank(self, path: Path) -> Rank:
-        """Return what decides before ties do."""
-        rank = self._rank.get(path)
+        """Return where a path stands among those that may be told of one prefix."""
+        rank = self._ranks.get(path)
         if rank is None:
             self.has_med = self.has_med or bool(path.med)
-            rank = NO_RANK if self._igp_metric(path.next_hop) is None else _merge_key(path, self._igp_metric)
-            self._rank[path] = rank
+            is_usable = self._igp_metric(path.next_hop) is not None
+            self._merges[path] = _merge_key(path, self._igp_metric) if is_usable else UNUSABLE
+            rank = self._ranks[path] = (*self._merges[path], *_tie_key(path)) if is_usable else UNUSABLE
         return rank
 
-    def rank_of_all(self, paths: Sequence[Path]) -> Rank:
+    def first_rank(self, paths: Sequence[Path]) -> Rank:
         """Return the rank of the best of some paths."""
-        return min((self.rank(path) for path in paths), default=NO_RANK)
+        if len(paths) == 1:
+            return self.rank(paths[0])
+        return min((self.rank(path) for path in paths), default=UNUSABLE)
 
-    def rank_of_choice(self, chosen: tuple[Path, ...]) -> Rank:
-        """Return the rank of an answer of `choose`, or of the speaker's own path. A path below it changes nothing."""
-        return self._rank_of_choice.get(id(chosen), _OWN_RANK) if chosen else NO_RANK
+    def limit(self, chosen: tuple[Path, ...]) -> Rank:
+        """Return the rank after which a path, come or gone, changes nothing of a choice or of a path of one's own."""
+        return self._limits.get(id(chosen), OWN) if chosen else _NOTHING
+
+    def _limit_of(self, chosen: tuple[Path, ...]) -> Rank:
+        if not chosen:
+            return _NOTHING
+        is_full = len(chosen) == self._speaker.ecmp_width and self._speaker.multipath_relax
+        return self._ranks[chosen[-1]] if is_full else (*self._merges[chosen[0]], _LAST)
 
 
 def deciding_clause(best: Path, other: Path, igp_metric: IgpMetric) -> str:

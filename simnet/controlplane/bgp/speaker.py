@@ -75,14 +75,14 @@ class SpeakerTables:
             else:
                 held[peer] = paths
             if prefix not in touched:
-                best = decisions.rank_of_choice(loc_rib.get(prefix, ()))
-                if rank <= best or decisions.has_med or decisions.rank_of_all(before) <= best:
+                limit = decisions.limit(loc_rib.get(prefix, ()))
+                if rank <= limit or decisions.has_med or (before and decisions.first_rank(before) <= limit):
                     touched.add(prefix)
 
     def _import(self, peering: Peering, sender: Speaker, told: Paths, prefix: IPNetwork) -> tuple[Paths, Rank]:
         taken = [refused(peering, prefix, path) or import_path(self.speaker, peering, sender, path) for path in told]
         paths = tuple(path for path in taken if isinstance(path, Path))
-        return paths, self._decisions.rank_of_all(paths)
+        return paths, self._decisions.first_rank(paths)
 
     def drop(self, peer: str) -> None:
         """Forget all that a peer told."""

@@ -131,7 +131,8 @@ class RoutePlan:
         self._remote: dict[tuple[object, ...], LearnedRoutes] = {}  # by AS and role
         self.wrapping = Wrapping.of(calico, settings)
         self._treatments: dict[IPNetwork, Treatment] = {}
-        self._ways: dict[tuple[str, Treatment, tuple[Path, ...]], Way | None] = {}
+        self._alike: dict[Treatment, Treatment] = {}
+        self._ways: dict[tuple[str, int, int], tuple[Treatment, tuple[Path, ...], Way]] = {}  # by id; both kept alive
         self._tellers_of: dict[tuple[tuple[str, ...], str], tuple[tuple[str, ...], ...]] = {}
 
     def _is_by_role(self, fabric: Fabric) -> bool:
@@ -300,7 +301,8 @@ class RoutePlan:
         for prefix in prefixes:
             if prefix not in self._treatments:
                 is_kept_out = prefix in self.service_prefixes or self._is_felix(prefix)
-                self._treatments[prefix] = Treatment(is_kept_out, self.wrapping.kind(prefix))
+                treatment = Treatment(is_kept_out, self.wrapping.kind(prefix))
+                self._treatments[prefix] = self._alike.setdefault(treatment, treatment)
             found.setdefault(self._treatments[prefix], []).append(prefix)
         return found.items()
 
@@ -311,20 +313,23 @@ class RoutePlan:
         """
         if not chosen or not chosen[0].peer or treatment.is_kept_out:
             return None  # its own; kept out of the kernel; Felix's
-        key = device, treatment, chosen
-        if key not in self._ways:
+        key = device, id(treatment), id(chosen)
+        known = self._ways.get(key)
+        if known is None:
             hops = dict.fromkeys(self._hop_of_path(device, treatment.encapsulation, path) for path in chosen)
             metric = None
             if device in self.nodes and self.calico.has_route_metrics:
                 metric = 2147483647 - (100 if chosen[0].local_pref is None else chosen[0].local_pref)
             why = f"told by {', '.join(path.peer for path in chosen)}"
-            self._ways[key] = Way(tuple(hop for hop in hops if hop is not None), "bird", metric, why)
-        return self._ways[key]
+            way = Way(tuple(hop for hop in hops if hop is not None), "bird", metric, why)
+            known = self._ways[key] = treatment, chosen, way
+        return known[2]
 
     def _hop_of_path(self, device: str, encapsulation: Encapsulation | None, path: Path) -> NextHop | None:
-        own = self.topology.address_of(device, 4)
-        if encapsulation is not None and own and self.wrapping.applies(encapsulation, own, path.next_hop):
-            return NextHop(TUNNEL_INTERFACES[encapsulation.kind], path.next_hop)
+        if encapsulation is not None:
+            own = self.topology.address_of(device, 4)
+            if own and self.wrapping.applies(encapsulation, own, path.next_hop):
+                return NextHop(TUNNEL_INTERFACES[encapsulation.kind], path.next_hop)
         return self.topology.hop_to(device, path.next_hop)
 
     # --- switches

@@ -73,7 +73,7 @@ class Topology:
         for end, segment in self._at[device]:
             hops = (NextHop(end.interface),)
             if end.network is not None:
-                networks = [(end.network, next(iter(end.addresses), None), "connected subnet")]
+                networks = [(prefix_of(str(end.network)), next(iter(end.addresses), None), "connected subnet")]
             else:
                 networks = [
                     (self._host(address), _same_family(end.addresses, address), f"peer of {end.interface}")

@@ -103,7 +103,7 @@ class UpdateGroup:
         self._kept_back = rules.untold | rules.aggregated if rules.aggregated else rules.untold
         self._offers: dict[int, tuple[Paths, Offer]] = {}  # by id of the choice, which is kept alive
         self._exported: dict[Path, Path | None] = {}
-        self._alike: dict[Offer, Offer] = {}
+        self._alike = {NO_OFFER: NO_OFFER}
         self._changed: object = None
         self._common: Changes = {}
         self._particular: dict[str, list[OfferChange]] = {}
@@ -159,15 +159,15 @@ class UpdateGroup:
     def offer_changes(self, changed: Iterable[Change]) -> list[OfferChange]:
         """Return what a change of choices makes of what is offered."""
         found = []
-        kept_back, by_prefix = self._kept_back, bool(self._rules.filters)
+        kept_back, by_prefix, known = self._kept_back, bool(self._rules.filters), self._offers
         for before, now, prefixes in changed:
             if kept_back:
                 prefixes = [prefix for prefix in prefixes if prefix not in kept_back]
-            for alike in [[prefix] for prefix in prefixes] if by_prefix else [prefixes]:
-                if alike:
-                    was, offer = self.offer(alike[0], before), self.offer(alike[0], now)
-                    if was is not offer and was != offer:
-                        found.append(OfferChange(was, offer, alike))
+            for alike in [[prefix] for prefix in prefixes] if by_prefix else [prefixes] if prefixes else ():
+                was = known[id(before)][1] if id(before) in known else self.offer(alike[0], before)
+                offer = known[id(now)][1] if id(now) in known else self.offer(alike[0], now)
+                if was is not offer:
+                    found.append(OfferChange(was, offer, alike))
         return found
 
     def update_for(self, peer: str, changed: list[Change]) -> Update | None:
