@@ -109,7 +109,7 @@ class ControlPlane:
     def run(self, until_ps: int) -> TableHistory:
         """Let time pass."""
         collects = gc.isenabled()
-        gc.disable()  # nearly all that is made stays in the history: looking for garbage again and again takes a quarter
+        gc.disable()  # nearly all that is made stays in the history: to look for garbage meanwhile takes a quarter
         try:
             while self.env.peek() <= until_ps:
                 self.env.step()
