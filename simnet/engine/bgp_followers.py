@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from simnet.controlplane.bgp.path import Peering
 from simnet.controlplane.bgp.steady import RoutePlan
 from simnet.controlplane.bgp.update_group import Update
 from simnet.engine.bgp_boxes import Box, End
@@ -26,12 +27,18 @@ class Follower:
     routes: SharedRoutes
     table: TableLog | None = field(init=False, default=None)
     number: int = field(init=False, default=0)  # entries of the group's log that it has handled
+    rules: Peering = field(init=False)  # that it shares under
+
+    def __post_init__(self) -> None:
+        self.rules = self.end.peering
 
     def may_handle(self, updates: Sequence[Update]) -> bool:
         """Whether what came in leaves it with what its whole group was told."""
         group, box = self.routes.group, self.box
         is_whole = self.table is None
         if is_whole and (not updates or not box.own_tables.is_blank or box.table.has_learned):
+            return False
+        if self.end.peering is not self.rules:
             return False
         for update in updates:
             if update.group is not group or update.is_whole is not is_whole:
