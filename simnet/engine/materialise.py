@@ -21,7 +21,7 @@ from simnet.controlplane.kubernetes.scheduling import Schedule, ScheduledPod, gi
 from simnet.controlplane.racks import known_by_peers
 from simnet.engine.node_rules import rulesets_of
 from simnet.engine.nodes import cluster_nodes
-from simnet.engine.peer_warnings import unanswered_peers
+from simnet.engine.peer_warnings import choices_by_order, unanswered_peers
 from simnet.errors import InputError, Position, Problem
 from simnet.model.calico import AdvertisedService, FabricSettings
 from simnet.model.cluster import Cluster, ClusterNode, ClusterPod
@@ -45,9 +45,8 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
     pods = _cluster_pods(ready)
     fabric = wired(spec, ready, clients)
     settings = _fabric_settings(spec, nodes, clients)
-    fibs = steady_fibs(
-        fabric, nodes, pods, assignment.blocks, advertised_services(services, slices), spec.calico, settings
-    )
+    told = advertised_services(services, slices)
+    fibs = steady_fibs(fabric, nodes, pods, assignment.blocks, told, spec.calico, settings)
     return Cluster(
         nodes=nodes,
         pods=pods,
@@ -61,6 +60,7 @@ def materialise(spec: ClusterSpec, *, clients: ClientPopulation | None = None, s
         warnings=(
             *spec.objects.warnings, *spec.warnings, *_pending(ready.scheduled, spec),
             *unanswered_peers(spec, fabric, nodes, settings),
+            *choices_by_order(spec, fabric, nodes, assignment.blocks, told, settings),
         ),
     )  # fmt: skip
 

@@ -5,11 +5,43 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from simnet.controlplane.bgp.network import bgp_network
+from simnet.controlplane.bgp.origins import originated_by, origins_of
+from simnet.controlplane.bgp.settled import depends_on_order
+from simnet.controlplane.calico.advertisement import service_advertisements
 from simnet.errors import Position, Problem
-from simnet.model.calico import FabricSettings, Wiring
-from simnet.model.cluster import ClusterNode
+from simnet.model.calico import AdvertisedService, FabricSettings, Wiring
+from simnet.model.cluster import Block, ClusterNode
 from simnet.model.fabric import Fabric
 from simnet.model.scenario import ClusterSpec
+
+_MOST_SESSION_ENDS = 2_000  # beyond, orders of messages are not tried: each costs a whole exchange
+
+
+def choices_by_order(
+    spec: ClusterSpec, fabric: Fabric, nodes: Sequence[ClusterNode], blocks: Sequence[Block],
+    services: Sequence[AdvertisedService], settings: FabricSettings,
+) -> Iterator[Problem]:  # fmt: skip
+    """Yield a warning where the converged tables depend on which BGP messages come first; of BGPPeers' wirings only.
+
+    In the wirings in short every speaker ranks paths alike, so there is one outcome.
+    """
+    if spec.calico.wiring is not Wiring.PEERS:
+        return
+    origins = origins_of(nodes, blocks, service_advertisements(services, nodes, spec.calico), spec.calico)
+    for family in (4, 6):
+        network = bgp_network(fabric, nodes, spec.calico, settings, family, blocks)
+        if len(network.peerings) > _MOST_SESSION_ENDS:
+            continue
+        found = depends_on_order(network, originated_by(origins, network.topology, family))
+        if found:
+            few = ", ".join(list(found)[:4]) + (f" and {len(found) - 4} others" if len(found) > 4 else "")
+            prefixes = sorted({str(prefix) for each in found.values() for prefix in each})
+            told = ", ".join(prefixes[:4]) + (f" and {len(prefixes) - 4} others" if len(prefixes) > 4 else "")
+            yield Problem(
+                Position(""), "BGPPeers", f"the choice of {few} for {told} depends on which message comes first",
+                "one outcome whatever the timing",
+                "peer reflectors with all clients, or with clients on their own segment; runs differ by seed",
+            )  # fmt: skip
 
 
 def unanswered_peers(
