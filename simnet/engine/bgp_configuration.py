@@ -92,7 +92,7 @@ def add_ends(plane: ControlPlane, events: Sequence[Event]) -> None:
             found += len(new)
             for one, other in [] if isinstance(what, BGPPeer) else [what, what[::-1]]:
                 known = here[one].ends.get(other) if one in here else None
-                if known is not None and known.added_by and event not in known.added_by:
+                if known is not None and known.added_by:
                     known.added_by.append(event)  # another event adds it too
                     found += 1
         if not found:

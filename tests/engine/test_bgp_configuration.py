@@ -64,6 +64,14 @@ def test_a_bgp_peer_that_is_added_reaches_all_nodes_that_it_names(nodes):
     assert history.fibs_at(MINUTE) == dict(expected)
 
 
+def test_a_session_that_two_events_add_stays_until_the_last_of_them_ends():
+    ready, spec = of_peers()
+    events = [Event(5 * PS_PER_S, ADD, ("n0", "tor"), end * PS_PER_S) for end in (20, 20, 30)]
+    history = run_control_plane(ready, spec, events, until_ps=MINUTE, seed=3)
+    assert via(history, "tor", 29 * PS_PER_S) == {B0}
+    assert history.fibs_at(MINUTE) == dict(ready.fibs)
+
+
 def test_a_bgp_peer_that_is_removed_takes_its_sessions_and_no_others():
     ready, spec = of_peers(has_mesh=True, peers=(TOR,))
     event = Event(5 * PS_PER_S, REMOVE, ("tor",), 20 * PS_PER_S)

@@ -18,7 +18,8 @@ IgpMetric = Callable[[str], int | None]  # of a next hop; None: it cannot be res
 def select_paths(speaker: Speaker, paths: Sequence[Path], igp_metric: IgpMetric) -> tuple[Path, ...]:
     """Return the best path and, after it, those that may be merged with it into one ECMP route.
 
-    A path of the speaker's own (a static route) beats whatever BGP brings. Empty if no next hop can be resolved.
+    A path of the speaker's own (a static route) beats whatever BGP brings. Empty if no next hop can be resolved. The
+    ECMP width bounds the next hops, not the paths: one that leads to the same next hop takes no place (nexthop_merge).
     """
     local = [path for path in paths if path.learned is Learned.LOCAL]
     if local:
@@ -33,7 +34,10 @@ def select_paths(speaker: Speaker, paths: Sequence[Path], igp_metric: IgpMetric)
         same = _merge_key(path, igp_metric) == _merge_key(best, igp_metric) and _med(path, best) == _med(best, best)
         if path is not best and same and (speaker.multipath_relax or path.as_path == best.as_path):
             merged.append(path)
-    return tuple(merged[: speaker.ecmp_width])
+    if len(merged) <= speaker.ecmp_width or speaker.ecmp_width == 1:
+        return tuple(merged[: speaker.ecmp_width])
+    within = tuple(dict.fromkeys(path.next_hop for path in merged))[: speaker.ecmp_width]
+    return tuple(path for path in merged if path.next_hop in within)
 
 
 Rank = tuple[float, ...]  # what is compared, most important first; smaller is better

@@ -170,7 +170,7 @@ def _row(path: Path, chosen: tuple[Path, ...], runner_up: Path | None, width: in
         return RibPath(path, path.peer, "equal to the best down to the metric of the next hop: merged", False, True)
     clause = deciding_clause(best, path, metric)
     if "router id" in clause or "CLUSTER_LIST" in clause or "address of the peer" in clause:
-        limit = f"; at most {width} next hops" if len(chosen) == width else ""
+        limit = f"; at most {width} next hops" if len({each.next_hop for each in chosen}) == width else ""
         clause = f"{clause}{limit}"
     return RibPath(path, path.peer, clause)
 

@@ -50,7 +50,7 @@ def test_a_connected_next_hop_beats_one_behind_a_gateway_and_an_unreachable_one_
 
 
 def test_equal_paths_are_merged_up_to_the_width_and_without_relax_only_of_one_as_path():
-    paths = [replace(BASE, as_path=(64512 + i % 2,), peer_router_id=i) for i in range(5)]
+    paths = [replace(BASE, next_hop=f"10.0.0.{11 + i}", as_path=(64512 + i % 2,), peer_router_id=i) for i in range(5)]
     assert [path.peer_router_id for path in select_paths(replace(SPEAKER, ecmp_width=3), paths, connected)] == [0, 1, 2]
     strict = replace(SPEAKER, multipath_relax=False)
     assert [path.peer_router_id for path in select_paths(strict, paths, connected)] == [0, 2, 4]
@@ -59,6 +59,16 @@ def test_equal_paths_are_merged_up_to_the_width_and_without_relax_only_of_one_as
 def peering(**fields):
     known = {"remote_as": 64512, "is_internal": False}
     return Peering("s", "b", "10.0.0.1", "10.0.0.12", **{**known, **fields})
+
+
+def test_the_ecmp_width_bounds_next_hops_and_not_paths():
+    """A real BIRD with `merge paths limit 2`, told the first next hop by two reflectors."""
+    first, again, other, third = (
+        replace(BASE, next_hop=hop, peer=f"p{i}", peer_router_id=i)
+        for i, hop in enumerate(("10.0.0.11", "10.0.0.11", "10.0.0.13", "10.0.0.14"))
+    )
+    chosen = select_paths(replace(SPEAKER, ecmp_width=2), [third, other, again, first], lambda _: 0)
+    assert chosen == (first, again, other)
 
 
 def test_to_an_external_peer_the_speaker_is_the_next_hop_and_its_as_comes_first():
