@@ -125,6 +125,21 @@ def test_where_windows_are_cut_makes_no_difference_to_any_packet_or_table(scenar
     assert found[0] == found[1]
 
 
+@given(queued_scenarios())
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+def test_which_solver_runs_makes_no_difference_to_any_packet_or_table(scenario):
+    found = []
+    for solver in ("windows", "events"):
+        try:
+            with patch.dict("os.environ", {"SIMNET_QUEUES": solver}):
+                recording, packets = engine_run(scenario, prepare(scenario, seed=3), 3)
+        except InputError:
+            return
+        tables = {t: {name: plain(column) for name, column in c.items()} for t, c in recording.tables.items()}
+        found.append((repr(tables), packets, recording.totals))
+    assert found[0] == found[1]
+
+
 def busy_scenario(**fields):
     """Two pods on two nodes called through one node's external address."""
     web = service(external_ips=("203.0.113.80",))

@@ -23,10 +23,12 @@ try:
     IS_COMPILED = not numba.config.DISABLE_JIT
 
     def _compiled(function: Function) -> Function:
-        """Let numba compile the function when it is called first, and keep what came out on disk."""
-        machine_code: Function = numba.njit(
-            cache=True, error_model="numpy", forceinline=function.__name__.startswith("_")
-        )(function)
+        """Let numba compile the function when it is called first, and keep what came out on disk where it can."""
+        options = {"error_model": "numpy", "forceinline": function.__name__.startswith("_")}
+        try:
+            machine_code: Function = numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # there is no folder that it may write
+            machine_code = numba.njit(**options)(function)
         return machine_code
 
 except ImportError:
