@@ -17,6 +17,7 @@ _ABOUT = {
     "latency": "Latency and what it is made of, of runs with queues.",
     "latency_distribution": "How many packets had which latency, of runs with queues.",
     "latency_over_time": "Mean latency by time of sending, of runs with queues: shows where the warm-up ends.",
+    "calls": "A row a call of clients that wait for answers (docs/models/closed-loop.md); not with `record: summary`.",
     "events": "A row an event of a run: its blast radius, the warm-up included (docs/models/events.md).",
     "event_effects": "The same by reason, and what is no event's: a row an event, effect, verdict and reason.",
     "losses_over_time": "Packets and answers lost by when and why, of runs with events, the warm-up included.",

@@ -154,6 +154,11 @@ class RecordedRuns:
         return self._frame("latency_over_time")
 
     @property
+    def calls(self) -> pd.DataFrame:
+        """A row a call of clients that wait for answers; empty of others, and with `record: summary`."""
+        return self._frame("calls")
+
+    @property
     def events(self) -> pd.DataFrame:
         """What each event broke, moved and lost, and how soon tables followed; empty of runs without events."""
         return self._frame("events")

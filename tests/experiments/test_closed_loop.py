@@ -54,5 +54,13 @@ def test_calls_that_retries_answer_are_paid_for_by_more_tries(ran):
     assert found[320, 3, 10]["tries_per_call"] > 1.3
 
 
+def test_calls_are_kept_as_a_frame_where_flows_are(tmp_path):
+    file = Path(__file__).parents[2] / "experiments" / "closed-loop.yaml"
+    settings = ["sweep={}", "record=flows", "run.repeat=1", "run.duration=50ms", "run.warmup=0s"]
+    result = simnet.run(simnet.load_experiment(file, settings=settings), out=tmp_path)
+    assert len(result.calls) == result.index["total_calls"].sum() > 40
+    assert result.calls["tries"].sum() == len(result.packets) + result.index["total_sent"].sum()
+
+
 def test_runs_without_clients_that_wait_have_no_calls(ran):
     assert call_summary(ran.index.drop(columns="total_calls")).empty
