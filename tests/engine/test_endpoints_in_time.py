@@ -20,7 +20,7 @@ from simnet.engine.network import compile_cluster
 from simnet.engine.replacements import with_replacements
 from simnet.engine.simulate import cluster_of, prepare, simulate
 from simnet.errors import InputError
-from simnet.model.calico import BgpTimers, Wiring
+from simnet.model.calico import BgpTimers
 from simnet.model.events import Event, EventKind
 from simnet.model.kubernetes import EndpointConditions
 from simnet.model.node_lifecycle import NodeLifecycle
@@ -351,9 +351,6 @@ def events_of(draw, made, duration_ps, *, undone):
 @given(st.data(), scenarios(), st.integers(0, 2**32))
 @settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much], deadline=None)
 def test_events_that_are_undone_leave_the_rules_and_routes_of_the_start(data, chosen, seed):
-    calico, fabric = chosen.cluster.calico, chosen.cluster.fabric
-    # There the tunnels' far ends of the steady tables are not those that messages bring (S4, IPIP over several leaves)
-    assume(not (calico.wiring is Wiring.S4 and fabric.leaves and any(e.kind == "ipip" for e in calico.encapsulations)))
     chosen = hurried(chosen)
     made = materialise(chosen.cluster, clients=chosen.workload.clients, seed=seed)
     events = data.draw(events_of(made, S, undone=True))

@@ -234,9 +234,7 @@ class RoutePlan:
         if wiring in (Wiring.S1, Wiring.S5):
             if same_as and calico.num_allowed_local_as_numbers < 1:
                 return None  # own AS in AS_PATH (RFC 4271, 9.1.2)
-            hop = None
-            if self.settings.third_party_next_hop:
-                hop = topology.on_link(name, owner, family)
+            hop = topology.on_link(name, owner, family) if self.settings.third_party_next_hop else None
             hop = hop or topology.gateway(name, family)
             internal = False
             why = f"{origin.why}; eBGP from {topology.switch_of(name)}"
@@ -251,8 +249,11 @@ class RoutePlan:
             return None  # the next hop cannot be resolved
         encapsulation = self.wrapping.kind(origin.prefix)
         if encapsulation is not None:  # IPIP: BIRD writes the BGP next hop, resolved or not, as the tunnel's far end
-            direct = wiring not in (Wiring.S1, Wiring.S5)
-            next_hop = topology.address_of(owner, family) if direct else hop.gateway
+            is_kept = wiring not in (Wiring.S1, Wiring.S5)
+            next_hop = topology.address_of(owner, family) if is_kept else hop.gateway
+            here, there = topology.switch_of(name), topology.switch_of(owner)
+            if wiring is Wiring.S4 and here != there:  # a reflector leaves what a switch told it: that switch's address
+                next_hop = next((hop.gateway for hop in topology.toward(here, (there,), family)), None)
             own = topology.address_of(name, family)
             if own and next_hop and self.wrapping.applies(encapsulation, own, next_hop):
                 hop = NextHop(TUNNEL_INTERFACES[encapsulation.kind], next_hop)

@@ -14,10 +14,18 @@ from simnet.controlplane.bgp.topology import Topology
 from simnet.controlplane.calico.advertisement import service_advertisements
 from simnet.controlplane.fabric import build_fabric
 from simnet.controlplane.route_lines import route_lines
-from simnet.model.calico import AdvertisedService, CalicoSettings, FabricMode, FabricSettings, Wiring
+from simnet.model.calico import (
+    AdvertisedService,
+    CalicoSettings,
+    Encapsulation,
+    FabricMode,
+    FabricSettings,
+    Mode,
+    Wiring,
+)
 from simnet.model.cluster import Block, ClusterNode, ClusterPod
 from simnet.model.fabric import DeviceKind
-from simnet.model.fib import RouteKind
+from simnet.model.fib import NextHop, RouteKind
 
 NODES = (ClusterNode("A", ("10.0.0.11",), {}), ClusterNode("B", ("10.0.0.12",), {}))
 PODS = (
@@ -312,6 +320,25 @@ def test_leaf_spine_with_an_anycast_address_takes_4_6_or_8_hops():
         for node, count in hops.items():
             same_leaf = int(entry[1]) % 2 == int(node[1]) % 2
             assert count == (4 if node == entry else 6 if same_leaf else 8)
+
+
+def test_a_reflecting_leaf_makes_its_spine_the_far_end_of_tunnels_to_other_leaves():
+    """S4: an iBGP speaker leaves the next hop of what eBGP told it (RFC 4271, 5.1.3), and IPIP goes to the next hop."""
+    nodes = tuple(ClusterNode(f"n{i}", (f"10.0.{i % 2}.{11 + i}",), {}) for i in range(4))
+    blocks = tuple(Block(f"192.168.{i}.0/26", f"n{i}") for i in range(4))
+    wires = FabricSettings(leaves=2, spines=2)
+    ipip = (Encapsulation("192.168.0.0/16", "ipip", Mode.ALWAYS),)
+    fabric, fibs = make(Wiring.S4, ROUTED, nodes=nodes, pods=(), blocks=blocks, services=(), fabric=wires,
+                        encapsulations=ipip)  # fmt: skip
+    far = {
+        str(route.prefix): route.next_hops[0]
+        for route in fibs["n0"].routes
+        if route.protocol == "bird" and route.next_hops
+    }
+    spine1 = next(device for device in fabric.devices if device.name == "spine1")
+    assert far["192.168.2.0/26"] == NextHop("tunl0", "10.0.0.13")  # on the same leaf: its owner
+    assert far["192.168.1.0/26"].interface == "tunl0"
+    assert far["192.168.1.0/26"].gateway in spine1.addresses
 
 
 # --- laws -----------------------------------------------------------------------------------------
