@@ -74,6 +74,8 @@ def takes_back_its_own(cluster):
 
 
 def _steady(cluster, order, add_path):
+    """`add_path`: the reference's nodes tell each other all their paths, as Calico's do; simnet's tell the best."""
+    add_path = add_path and (len(cluster.nodes) <= 3 or len({node.as_number for node in cluster.nodes}) == 1)
     assume(not takes_back_its_own(cluster))
     check_fibs(cluster, tables(cluster, order=order, mesh_has_add_path=add_path), cluster.fibs)
 
@@ -82,16 +84,16 @@ orders = st.none() | st.integers(0, 2**16)
 
 
 @settings(max_examples=60)
-@given(routed_clusters(**IN_SHORT), orders)
-def test_the_steady_tables_are_those_of_the_reference(cluster, order):
-    _steady(cluster, order, False)
+@given(routed_clusters(**IN_SHORT), orders, st.booleans())
+def test_the_steady_tables_are_those_of_the_reference(cluster, order, add_path):
+    _steady(cluster, order, add_path)
 
 
 @pytest.mark.slow
 @settings(max_examples=2_000)
-@given(routed_clusters(most_nodes=7, **IN_SHORT), orders)
-def test_the_steady_tables_are_those_of_the_reference_on_many_more(cluster, order):
-    _steady(cluster, order, False)
+@given(routed_clusters(most_nodes=7, **IN_SHORT), orders, st.booleans())
+def test_the_steady_tables_are_those_of_the_reference_on_many_more(cluster, order, add_path):
+    _steady(cluster, order, add_path)
 
 
 def path(route):

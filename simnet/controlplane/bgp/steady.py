@@ -241,9 +241,8 @@ class RoutePlan:
         else:
             hop = topology.on_link(name, owner, family) or topology.gateway(name, family)
             internal = same_as
-            via = f"from {self._mesh}, next hop {owner}"
-            if wiring is Wiring.S4:
-                via = f"reflected by {topology.switch_of(name)}"
+            reflected = f"reflected by {topology.switch_of(name)}"
+            via = reflected if wiring is Wiring.S4 else f"from {self._mesh}, next hop {owner}"
             why = f"{origin.why}; {via}"
         if hop is None:
             return None  # the next hop cannot be resolved
