@@ -34,10 +34,19 @@ def select_paths(speaker: Speaker, paths: Sequence[Path], igp_metric: IgpMetric)
         same = _merge_key(path, igp_metric) == _merge_key(best, igp_metric) and _med(path, best) == _med(best, best)
         if path is not best and same and (speaker.multipath_relax or path.as_path == best.as_path):
             merged.append(path)
-    if len(merged) <= speaker.ecmp_width or speaker.ecmp_width == 1:
-        return tuple(merged[: speaker.ecmp_width])
-    within = tuple(dict.fromkeys(path.next_hop for path in merged))[: speaker.ecmp_width]
-    return tuple(path for path in merged if path.next_hop in within)
+    return _first_hops(merged, speaker.ecmp_width)
+
+
+def _first_hops(merged: Sequence[Path], width: int) -> tuple[Path, ...]:
+    """The paths up to the one that brings the last next hop there is room for."""
+    if len(merged) <= width:
+        return tuple(merged)
+    hops: set[str] = set()
+    for number, path in enumerate(merged):
+        hops.add(path.next_hop)
+        if len(hops) == width:
+            return tuple(merged[: number + 1])
+    return tuple(merged)
 
 
 Rank = tuple[float, ...]  # what is compared, most important first; smaller is better
@@ -81,7 +90,7 @@ class Decisions:
             if self.has_med or not self._speaker.multipath_relax:
                 chosen = select_paths(self._speaker, key, self._igp_metric)
             else:
-                chosen = tuple(sorted(key, key=self._ranks.__getitem__)[: self._speaker.ecmp_width])
+                chosen = _first_hops(sorted(key, key=self._ranks.__getitem__), self._speaker.ecmp_width)
             chosen = self._chosen[key] = self._canonical.setdefault(chosen, chosen)
             self._limits[id(chosen)] = self._limit_of(chosen)
         return chosen
@@ -109,7 +118,8 @@ class Decisions:
     def _limit_of(self, chosen: tuple[Path, ...]) -> Rank:
         if not chosen:
             return _NOTHING
-        is_full = len(chosen) == self._speaker.ecmp_width and self._speaker.multipath_relax
+        hops = {path.next_hop for path in chosen}
+        is_full = len(hops) == self._speaker.ecmp_width and self._speaker.multipath_relax
         return self._ranks[chosen[-1]] if is_full else (*self._merges[chosen[0]], _LAST)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from simnet.controlplane.bgp.decision import select_paths
+from simnet.controlplane.bgp.decision import Decisions, select_paths
 from simnet.controlplane.bgp.path import Learned, Path, Peering, Speaker, Withheld
 from simnet.controlplane.bgp.policy import CALICO_LOCAL_PREF, export_path, import_path
 
@@ -69,6 +69,7 @@ def test_the_ecmp_width_bounds_next_hops_and_not_paths():
     )
     chosen = select_paths(replace(SPEAKER, ecmp_width=2), [third, other, again, first], lambda _: 0)
     assert chosen == (first, again, other)
+    assert Decisions(replace(SPEAKER, ecmp_width=2), lambda _: 0).choose([third, other, again, first]) == chosen
 
 
 def test_to_an_external_peer_the_speaker_is_the_next_hop_and_its_as_comes_first():
