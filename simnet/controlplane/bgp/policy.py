@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import replace
+from functools import lru_cache
 
 from simnet.controlplane.bgp.path import Learned, Path, Peering, Speaker, Withheld
 from simnet.model.calico import BGPFilterRule
@@ -113,5 +114,6 @@ def import_path(speaker: Speaker, peering: Peering, sender: Speaker, path: Path)
     )
 
 
+@lru_cache(maxsize=1 << 16)
 def _number(address: str) -> int:
     return int(ipaddress.ip_address(address))

@@ -31,6 +31,7 @@ class Topology:
         self._neighbours: dict[str, list[tuple[str, int, NextHop]]] = {}  # of switches: (switch, family, hop)
         self._find_neighbours(fabric)
         self._gateway: dict[tuple[str, int], NextHop | None] = {}
+        self._hop_to: dict[tuple[str, str], NextHop | None] = {}
         self._distance: dict[tuple[str, ...], dict[str, int]] = {}
         self._toward: dict[tuple[str, tuple[str, ...], int], tuple[NextHop, ...]] = {}
         self._underlay: list[tuple[str, IPNetwork]] | None = None
@@ -146,6 +147,11 @@ class Topology:
 
     def hop_to(self, device: str, address: str) -> NextHop | None:
         """The next hop to an address: itself on a segment of the device, else the device's gateway."""
+        if (device, address) not in self._hop_to:
+            self._hop_to[device, address] = self._find_hop_to(device, address)
+        return self._hop_to[device, address]
+
+    def _find_hop_to(self, device: str, address: str) -> NextHop | None:
         for end, segment in self._at[device]:
             held = self._addresses_in[segment.name].get(address)
             if held is not None and held.device != device and _same_family(end.addresses, address):
