@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from simnet.controlplane.bgp.decision import Decisions, select_paths
 from simnet.controlplane.bgp.path import Learned, Path, Speaker
 
-METRICS = {"10.0.0.1": 0, "10.0.0.2": 0x80000000, "10.0.0.3": None}
+METRICS = {"10.0.0.1": 0, "10.0.0.2": 0x80000000, "10.0.0.3": None, "10.0.0.4": 0, "10.0.0.5": 0}
 
 
 @st.composite
@@ -58,7 +58,8 @@ def test_a_path_before_the_limit_can_change_the_choice():
     speaker = Speaker("s", 65001, 1, ecmp_width=2)
     decisions = Decisions(speaker, METRICS.__getitem__)
     one, two, three = (
-        Path("10.0.0.1", (7,), peer=f"p{n}", peer_router_id=n, learned=Learned.EXTERNAL) for n in (1, 2, 3)
+        Path(hop, (7,), peer=f"p{n}", peer_router_id=n, learned=Learned.EXTERNAL)
+        for n, hop in ((1, "10.0.0.1"), (2, "10.0.0.4"), (3, "10.0.0.5"))
     )
     assert decisions.rank(two) < decisions.limit(decisions.choose([one]))
     assert decisions.rank(three) > decisions.limit(decisions.choose([one, two]))
