@@ -115,11 +115,10 @@ class ClosedQueues(QueueNetwork):
 class ClosedWindow(Window):
     """A window in which packets start after others."""
 
-    def settle(self) -> None:
+    def settle(self, most_sweeps: int | None = None) -> bool:
         """Sweep until no arrival before the window's end changes; raises ModelError where that never comes."""
         if not self.chain.shape[1]:
-            super().settle()
-            return
+            return super().settle(most_sweeps)
         self._lay_out()
         passes = [each for _, group in self.groups for each in group]
         before, later, between = self.chain
@@ -131,7 +130,7 @@ class ClosedWindow(Window):
             left_ps[self.drops()[0]] = FAR_PS
             self.arrival_ps[starts_at] = np.minimum(left_ps[before] + between, FAR_PS)
             if not any(changed):
-                return
+                return True
         raise ModelError(f"queues: {self.sweeps} sweeps of the window from {self.begin_ps} ps, and it does not rest")
 
     def cut(self, span_ps: int) -> None:

@@ -23,6 +23,8 @@ from simnet.dataplane.queueing.stations import Injected, Itineraries, Left, Stat
 from simnet.dataplane.queueing.window import Window, bits
 
 _WINDOW_PACKETS = 16_384
+_FEWEST_PACKETS = 512  # in a window that takes many sweeps
+_MANY_SWEEPS, _FEW_SWEEPS = 48, 24
 
 
 class QueueNetwork:
@@ -35,7 +37,8 @@ class QueueNetwork:
         *,
         window_packets: int = _WINDOW_PACKETS,
     ) -> None:
-        self._stations, self._observe, self._window_packets = stations, observe, window_packets
+        self._stations, self._observe = stations, observe
+        self._window_packets = self._most_packets = window_packets
         self._state = StationState(stations)
         self._kinds = set(np.unique(stations.kind).tolist())
         self._in = Intake(stations)
@@ -72,8 +75,14 @@ class QueueNetwork:
         earliest = int(flying.min()) if len(flying) else END_PS
         return min(earliest, int(waiting[self._in.next])) if self._in.next < len(waiting) else earliest
 
-    def _settle_from(self, begin_ps: int, until_ps: int) -> Left:
-        """Settle one window that begins at the earliest arrival there is."""
+    def _settle_from(self, begin_ps: int, until_ps: int, fewer_than: int = END_PS) -> Left:
+        """Settle one window that begins at the earliest arrival there is.
+
+        Where packets come back to stations that are busy, answers above all, a wait that was guessed wrong moves others
+        sooner than sweeps settle it: then what is right advances by about the time between two stations a sweep, and
+        all that lies further on is swept in vain. So a window that takes many sweeps is begun anew with half the
+        packets, if there are then `fewer_than` before.
+        """
         assert self._in.ways is not None
         waiting = self._in.waiting["time_ps"]
         last = self._in.next + self._window_packets
@@ -94,7 +103,11 @@ class QueueNetwork:
                 break
             end_ps = min(end_ps, most) if not too_many else begin_ps + max((end_ps - begin_ps) // 2, 1)
         window = Window(self._in.ways, self._state, packets, begin_ps, end_ps - begin_ps, chain)
-        window.settle()
+        begun = stop - self._in.next
+        may_be_cut = _FEWEST_PACKETS < begun < fewer_than and not len(self._in.chained["packet"])
+        if not window.settle(_MANY_SWEEPS if may_be_cut else None):
+            self._window_packets = max(begun // 2, _FEWEST_PACKETS)
+            return self._settle_from(begin_ps, until_ps, begun)
         while len(more := self._missed(window, end_ps)):
             # A packet was dropped early, so that the one after it starts within the window as well.
             packets, chain = self._with_successors(known, begin_ps, end_ps, np.union1d(packets["packet"], more))
@@ -102,6 +115,8 @@ class QueueNetwork:
             window.settle()
         if len(self._in.chained["packet"]):
             self._adapt_reach(len(known["packet"]), chain.shape[1], end_ps - begin_ps)
+        elif window.sweeps < _FEW_SWEEPS:
+            self._window_packets = min(2 * self._window_packets, self._most_packets)
         self._in.next = stop
         window.close()
         return self._leave(window)

@@ -41,9 +41,9 @@ class _Pass:
     slot: NDArray[np.int64]  # [v]
     # [v] service of each visit and all before it, where all are equal, so that no order changes the sums
     work_ps: NDArray[np.int64] | None
-    # [stations] when its servers are free, on one line: a station's times lie beyond those of the one before
-    opens_ps: NDArray[np.int64]
-    fits: bool  # in one line, whatever waits
+    free_ps: NDArray[np.int64]  # [stations] when its server is free, however late
+    opens_ps: NDArray[np.int64]  # [stations] that, on one line: a station's times lie beyond those of the one before
+    fits: bool  # on one line, whatever waits
     is_plain: bool  # one server each, and room for all
     key: NDArray[np.int64] | None = None  # [v] station | arrival | slot, ascending
     departure_ps: NDArray[np.int64] | None = None  # [v]
@@ -120,8 +120,9 @@ class Window:
                 opens_ps = (np.arange(len(used)) << self.time_bits) + free_ps
                 is_plain = not self.state.is_special[stations].any()
                 each = _Pass(
-                    level, low_bits, first, mine[used], stations, delay_ps, slot, work_ps, opens_ps, fits, is_plain
-                )
+                    level, low_bits, first, mine[used], stations, delay_ps, slot, work_ps, free_ps, opens_ps, fits,
+                    is_plain,
+                )  # fmt: skip
                 passes.append(each)
             if passes:
                 self.groups.append((is_swept, passes))
@@ -140,8 +141,11 @@ class Window:
         work_ps: NDArray[np.int64] = np.arange(1, len(slot) + 1) * service[0]
         return work_ps
 
-    def settle(self) -> None:
-        """Sweep until no arrival before the window's end changes; raises ModelError where that never comes."""
+    def settle(self, most_sweeps: int | None = None) -> bool:
+        """Sweep until no arrival before the window's end changes; raises ModelError where that never comes.
+
+        Return False where it has not come after `most_sweeps`.
+        """
         self._lay_out()
         for is_swept, group in self.groups:
             if not is_swept:
@@ -157,12 +161,15 @@ class Window:
                 self.sweeps += 1
                 if not any(changed):
                     break
+                if most_sweeps is not None and self.sweeps >= most_sweeps:
+                    return False
             else:
                 residual = int(np.abs(self.arrival_ps - before).max())
                 raise ModelError(
                     f"queues: {self.sweeps} sweeps of the window from {self.begin_ps} ps left arrivals that still"
                     f" change by up to {residual} ps"
                 )
+        return True
 
     def _sweep(self, each: _Pass) -> bool:
         """Serve a level's visits in order of arrival; return whether any arrival had changed."""
@@ -198,8 +205,8 @@ class Window:
         else:
             arrival = placed & time_mask
             departure = np.empty_like(arrival)
-            free = each.opens_ps & time_mask
-            for low, count, free_ps in zip(each.first.tolist(), each.count.tolist(), free.tolist(), strict=True):
+            starts = zip(each.first.tolist(), each.count.tolist(), each.free_ps.tolist(), strict=True)
+            for low, count, free_ps in starts:
                 rows = slice(low, low + count)
                 departure[rows] = departures_of_one(arrival[rows], work[rows] - before[rows], free_ps)
         each.departure_ps = departure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from reference.queue_networks import Case, networks, run
 from reference.queue_simulation import simulate
 
+from simnet.dataplane.queueing import solver, window
 from simnet.dataplane.queueing.solver import QueueNetwork
 from simnet.dataplane.queueing.stations import CPU, FIXED, UNLIMITED, Injected, Itineraries, Stations
 from simnet.dataplane.queueing.ways import made_ready
-from simnet.dataplane.queueing.window import Window
+from simnet.dataplane.queueing.window import Window, bits
 from simnet.errors import ModelError
 
 CASES = 400 if os.environ.get("CI") else 2_000
@@ -36,6 +38,27 @@ def _agree(case: Case, window_packets: int) -> None:
 @given(networks(), st.sampled_from([1, 2, 5, 17, 1_000]))
 def test_every_packet_fares_as_in_the_event_simulation(case: Case, window_packets: int) -> None:
     _agree(case, window_packets)
+
+
+@settings(max_examples=CASES // 2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(networks(), st.sampled_from([1, 2, 3]))
+def test_a_window_that_takes_many_sweeps_is_begun_anew_with_fewer_packets(case: Case, most_sweeps: int) -> None:
+    with (
+        patch.object(solver, "_MANY_SWEEPS", most_sweeps),
+        patch.object(solver, "_FEW_SWEEPS", most_sweeps),
+        patch.object(solver, "_FEWEST_PACKETS", 1),
+    ):
+        _agree(case, 1_000)
+
+
+@settings(max_examples=CASES // 2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(networks(), st.integers(7, 12))
+def test_a_backlog_may_be_longer_than_the_times_that_a_sort_key_holds(case: Case, time_bits: int) -> None:
+    def few_bits(slots: int, stations: int) -> tuple[int, int]:
+        return bits(slots, stations)[0], time_bits
+
+    with patch.object(window, "bits", few_bits), patch.object(solver, "bits", few_bits):
+        _agree(case, 1_000)
 
 
 @pytest.mark.slow
