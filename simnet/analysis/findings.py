@@ -31,20 +31,27 @@ QUESTIONS: dict[str, tuple[str, str]] = {
     "delay_p99_us": ("99th percentile of the path delay", "us"),
     "answered_share": ("share of flows answered", "%"),
 }
+# What is asked as well where packets wait in queues.
+RESPONSE = {
+    "round_trip_mean_us": ("mean response time, with waiting and service", "us"),
+    "round_trip_p99_us": ("99th percentile of the response time", "us"),
+}
 NOT_MODELLED = (
-    "races in the kernel's connection tracking, receive-side scaling, NAPI and interrupt placement",
-    "the CPU time that a rule costs: rules scanned are counted, not turned into delay",
+    "races in the kernel's connection tracking, NAPI and interrupt placement",
     "path MTU discovery: a packet too large for a link is dropped; a flow shares the fate of its first packet",
     "TCP's congestion control and retransmission: a lost packet stays lost",
-    "time in the pod: delays are those of the path",
+)
+WITHOUT_QUEUES = (
+    "waiting, receive-side scaling, time in the pod: delays are those of the path",
+    "the CPU time that a rule costs: rules scanned are counted, not turned into delay",
 )
 
 
-def conclusions(summary: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
+def conclusions(summary: pd.DataFrame, differences: pd.DataFrame, *, has_queues: bool = False) -> list[str]:
     """Return sentences that answer which entry point is more efficient, in order of `QUESTIONS`.
 
-    `summary` from `summarise`, `differences` from `paired_differences`. With one repeat, or one variant, it
-    says so.
+    `summary` from `summarise`, `differences` from `paired_differences`; `has_queues`: packets waited. With one repeat,
+    or one variant, it says so.
     """
     repeats = int(summary["repeats"].min())
     sentences = _checks(summary)
@@ -52,10 +59,10 @@ def conclusions(summary: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
         return [*sentences, "There is one variant, so nothing to compare."]
     if repeats < 2:
         sentences.append("There is one repeat: the figures have no interval, so no difference can be claimed.")
-    for measure in QUESTIONS:
+    for measure, (name, unit) in (QUESTIONS | (RESPONSE if has_queues else {})).items():
         if measure in summary:
             of_measure = differences[differences["measure"] == measure]
-            sentences.append(_sentence(measure, summary, of_measure))
+            sentences.append(_sentence(name, unit, summary[["variant", measure]], of_measure))
     return sentences
 
 
@@ -66,16 +73,17 @@ def _checks(summary: pd.DataFrame) -> list[str]:
         missing = 1 - rows["answered_share"]
         if (missing > 0).any():
             points = f" at {int((missing > 0).sum())} of {len(rows)} sweep points" if len(rows) > 1 else ""
+            most = f"{'up to ' if len(rows) > 1 else ''}{_figure(float(missing.max()), '%')}"
             sentences.append(
-                f"{variant}: up to {_figure(float(missing.max()), '%')} of the flows got no answer{points}; "
+                f"{variant}: {most} of the flows got no answer{points}; "
                 "the figures on hops, nodes, SNAT and delay are those of the flows that were delivered."
             )
     return sentences
 
 
-def _sentence(measure: str, summary: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """One measure: every variant's mean, the lowest first, then each against the next one up."""
-    name, unit = QUESTIONS[measure]
+def _sentence(name: str, unit: str, summary: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """One measure, the last column: every variant's mean, the lowest first, then each against the next one up."""
+    measure = summary.columns[-1]
     means = {str(variant): rows for variant, rows in summary.groupby("variant", sort=False, observed=True)[measure]}
     order = sorted(means, key=lambda variant: float(np.nan_to_num(means[variant].mean(), nan=np.inf)))
     figures = ", ".join(f"{variant} {_range(means[variant], unit)}" for variant in order)

@@ -82,7 +82,7 @@ class Result(RecordedRuns):
     @property
     def conclusions(self) -> list[str]:
         """Plain sentences on which variant is better at what: simnet.analysis.findings.conclusions."""
-        return conclusions(self.summary, self.differences)
+        return conclusions(self.summary, self.differences, has_queues=len(self.latency) > 0)
 
     @property
     def event_summary(self) -> pd.DataFrame:

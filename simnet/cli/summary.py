@@ -24,6 +24,11 @@ _SHOWN: dict[str, tuple[str, float]] = {
     "delay_mean_us": ("mean-us", 1),
     "delay_p99_us": ("p99-us", 1),
 }
+# Where packets wait in queues, too.
+_RESPONSE: dict[str, tuple[str, float]] = {
+    "round_trip_mean_us": ("response-us", 1),
+    "round_trip_p99_us": ("response-p99-us", 1),
+}
 
 
 def print_summary(result: Result, output: str) -> None:
@@ -32,11 +37,11 @@ def print_summary(result: Result, output: str) -> None:
     if output != "table":
         print_rows(rows, output)
         return
-    shown = []
+    shown, columns = [], _SHOWN | (_RESPONSE if len(result.latency) else {})
     for row in rows:
         line: dict[str, Any] = {"variant": row["variant"], **{name: row[name] for name in result.sweep}}
         line["flows"] = int(row["flows"])
-        for column, (heading, factor) in _SHOWN.items():
+        for column, (heading, factor) in columns.items():
             line[heading] = _with_margin(row, column, factor)
         shown.append(line)
     print_rows(shown, "table")

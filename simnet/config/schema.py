@@ -76,14 +76,17 @@ def reference() -> str:
     lines = [BEGIN, ""]
     for title, model in _sections(ExperimentModel, ""):
         lines += [
-            f"### `{title}`" if title else "### The file",
+            f"### `{title}{'' if title.count('`') % 2 else '`'}" if title else "### The file",
             "",
             "| key | what | default | meaning |",
             "|---|---|---|---|",
         ]
         schema = _section_schema(model)
+        unset = model.model_construct().model_dump(by_alias=True, warnings=False)  # defaults as a file would have them
         for key, entry in schema["properties"].items():
-            default = "required" if key in schema.get("required", ()) else _default(entry)
+            written = unset.get(key)
+            default = f"`{written}`" if isinstance(written, str) and written else _default(entry)
+            default = "required" if key in schema.get("required", ()) else default
             lines.append(f"| `{key}` | {_kind(entry)} | {default} | {MEANINGS[model.__name__][key]} |")
         lines.append("")
     lines.append(END)

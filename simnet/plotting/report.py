@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from simnet.analysis.differences import number
-from simnet.analysis.findings import NOT_MODELLED
+from simnet.analysis.findings import NOT_MODELLED, WITHOUT_QUEUES
 from simnet.analysis.result import Result
 from simnet.plotting.figures import all_figures, rendered
 from simnet.results.store import write_text
@@ -82,7 +82,7 @@ def report_html(result: Result) -> str:
                          "dispersion", "chi-square p"],
         spread_rows=_spread_rows(result),
         left_out_rules=first.get("left_out_rules", []),
-        not_modelled=NOT_MODELLED,
+        not_modelled=NOT_MODELLED if len(result.latency) else WITHOUT_QUEUES + NOT_MODELLED,
         gain=_gain(result),
     )  # fmt: skip
 
