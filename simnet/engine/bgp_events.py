@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from simnet.controlplane.bgp.session import Happening, Session
+from simnet.controlplane.bgp.timers import DAEMON_START_PS
 from simnet.engine import bgp_configuration, endpoint_events
 from simnet.engine.bgp_boxes import Box, End
 from simnet.engine.bgp_silence import ends_fall_silent, ends_hear_again
@@ -187,8 +188,6 @@ def _outage(plane: ControlPlane, event: Event, goodbye: Happening | None) -> Und
 
 
 def _restarts(plane: ControlPlane, event: Event) -> Undo:
-    from simnet.engine.bgp_processes import DAEMON_START_PS
-
     start = _killed(plane, event)
     if event.until_ps is None:
         plane.after(DAEMON_START_PS, start)

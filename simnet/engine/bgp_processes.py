@@ -29,11 +29,10 @@ from simnet.model.cluster import Cluster
 from simnet.model.events import Event
 from simnet.model.history import NO_EVENT, DeviceChange, FibChange, LinkChange, SessionChange, TableHistory
 from simnet.model.scenario import ClusterSpec
-from simnet.units import PS_PER_MS, PS_PER_S
+from simnet.units import PS_PER_S
 
 RECOVERY_PS = 240 * PS_PER_S  # BIRD: how long a restarted speaker waits for End-of-RIB before it tells and writes
 _LOOP = ""  # among the peers that a speaker waits for after a restart: its own loop
-DAEMON_START_PS = 50 * PS_PER_MS  # assumed
 
 
 def run_control_plane(

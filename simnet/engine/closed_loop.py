@@ -37,6 +37,7 @@ class Round:
 
     sent: Columns  # a transmission a row: see `_columns`
     left: Left
+    until_ps: int  # when it ended; later ones were sent in vain, and are told early
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +116,7 @@ class ClosedLoopClients:
         self._begin(plan, outcome, begun, sent)
         self.now_ps = trial.until_ps
         names = sent[0].keys()
-        return Round({name: np.concatenate([part[name] for part in sent]) for name in names}, left)
+        return Round({name: np.concatenate([part[name] for part in sent]) for name in names}, left, self.now_ps)
 
     # --- what the queues say -----------------------------------------------------------------------
 

@@ -59,13 +59,13 @@ class ClosedRecorder:
         self._more: list[Numbers] = []  # [flow, transmissions, bytes] of second and later stretches
         self.calls = CallBook(loop, table.slots, warmup_ps=warmup_ps, keeps_rows=keeps_calls)
 
-    def add(self, settled: Round, now_ps: int) -> Iterator[Served]:
-        """Take a round that ended at `now_ps`; yield what has left the queues whenever a batch is together."""
+    def add(self, settled: Round) -> Iterator[Served]:
+        """Take a round; yield what has left the queues whenever a batch is together."""
         self._sent.append(settled.sent)
         self._left.append(settled.left)
         self._count += len(settled.sent["packet"])
         if self._count >= BATCH:
-            yield from self.hand_on(now_ps)
+            yield from self.hand_on(settled.until_ps)
 
     def hand_on(self, now_ps: int, last: Left | None = None) -> Iterator[Served]:
         """Hand on what was sent before `now_ps` and what has left by then; `last`: what left when all was over."""

@@ -42,9 +42,9 @@ class ClosedRun:
         timeline: Timeline[Round] = Timeline()
         timeline.env.process(waiting_clients(timeline.env, self._clients, timeline.hand_on))
         for settled in timeline.windows():
-            for served in self._recorder.add(settled, self._clients.now_ps):
+            for served in self._recorder.add(settled):
                 self._queued.recorder.add(served)
-                progress(self._clients.now_ps)
+                progress(settled.until_ps)
         for served in self._recorder.hand_on(self._loop.until_ps, self._queues.finish()):
             self._queued.recorder.add(served)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simnet.engine.bgp_processes import DAEMON_START_PS
+from simnet.controlplane.bgp.timers import DAEMON_START_PS
 from simnet.model.events import Event, EventKind
 from simnet.model.fib import Fib, Route
 from simnet.model.history import NO_EVENT, TableHistory

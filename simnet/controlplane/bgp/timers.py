@@ -12,7 +12,9 @@ import hashlib
 import numpy as np
 
 from simnet.random_streams import uniform
+from simnet.units import PS_PER_MS
 
+DAEMON_START_PS = 50 * PS_PER_MS  # assumed
 _BATCH = 64
 
 
