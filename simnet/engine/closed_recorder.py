@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simnet.dataplane.queueing.columns import Columns, appended, left_at_once
 from simnet.dataplane.queueing.stations import POD, Left, Stations
 from simnet.engine.changing import rows_of
 from simnet.engine.closed_connections import REJECTED, Block, ConnectionTable
@@ -31,7 +32,6 @@ OUTCOMES = ("answered", "timed out", "refused", "unfinished")
 BATCH = 1 << 16  # transmissions handed on at a time
 
 Numbers = NDArray[np.int64]
-Columns = dict[str, Numbers]
 
 
 class ClosedRecorder:
@@ -77,13 +77,13 @@ class ClosedRecorder:
         self._count = 0
         sent = {name: column[~held] for name, column in sent.items()}
         self._begin_flows(sent)
-        self._flying = _in_order(_joined(self._flying, self._described(sent)))
+        self._flying = _in_order(appended(self._flying, self._described(sent)))
         self.table.forget(self._sent[0]["block"])
         parts = [*self._left, *([] if last is None else [last])]
         self._left = []
         vain = np.flatnonzero(self._flying["at_once"])
         if vain.size:
-            parts.append(_left_at_once(self._flying["packet"][vain], self._flying["sent_ps"][vain]))
+            parts.append(left_at_once(self._flying["packet"][vain], self._flying["sent_ps"][vain]))
         left = _all_left(parts)
         row = np.searchsorted(self._flying["packet"], left.packet)
         packets = {name: column[row] for name, column in self._flying.items()}
@@ -296,10 +296,6 @@ def _groups(numbers: Numbers) -> Iterator[tuple[int, NDArray[np.intp]]]:
         yield number, np.flatnonzero(numbers == number)
 
 
-def _joined(one: Columns, other: Columns) -> Columns:
-    return other if not one else {name: np.concatenate([one[name], other[name]]) for name in other}
-
-
 def _in_order(columns: Columns) -> Columns:
     order = np.argsort(columns["packet"], kind="stable")
     return {name: column[order] for name, column in columns.items()}
@@ -308,8 +304,3 @@ def _in_order(columns: Columns) -> Columns:
 def _all_left(parts: list[Left]) -> Left:
     names = ("packet", "time_ps", "dropped_at", "turned_ps", "waited_ps", "served_ps", "travelled_ps")
     return Left(*(np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in names))
-
-
-def _left_at_once(packet: Numbers, time_ps: Numbers) -> Left:
-    none, zeros = np.full(len(packet), -1), np.zeros((3, len(packet)), np.int64)
-    return Left(packet, time_ps, none.astype(np.int32), none, zeros, zeros, zeros[0])

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simnet.dataplane.path.itineraries import journeys_of
+from simnet.dataplane.queueing.columns import Columns, appended, left_at_once, rows
 from simnet.dataplane.queueing.itinerary_table import ItineraryTable
 from simnet.dataplane.queueing.stations import POD, Injected, Itineraries, Left, Visits
 from simnet.engine.connections import Sent, spread
@@ -24,7 +25,6 @@ from simnet.engine.network import CompiledCluster
 from simnet.engine.queue_solver import queue_solver
 from simnet.engine.stations import ClusterStations
 
-Columns = dict[str, NDArray[Any]]
 _SLICE = 1 << 16  # packets that go in at a time: bounds what is in memory of those that have left
 _FEW = 1 << 16  # connections that are not worth sorting out
 _FEW_VISITS = 1 << 17  # of all ways: as long as there are no more, all go along with every slice
@@ -110,6 +110,7 @@ class QueuedTraffic:
         journeys = journeys_of(self.compiled.network, self.stations.numbers, each.request, each.reply)
         reply = each.reply
         flow_end = flows.first_packet[each.flow] - packets.first_packet_id + flows.packet_count[each.flow]
+        way = self._ways.add(journeys.later)
         connections: Columns = {
             "flow_id": flows.flow_id[each.flow].astype(np.int64),
             "start_ps": flows.start_ps[each.flow],
@@ -121,22 +122,22 @@ class QueuedTraffic:
             "reply_reason": np.zeros(len(each.flow), np.int8) if reply is None else reply.reason,
             "l3_hops": each.request.l3_hops,
             "links": each.request.links,
-            "way": self._ways.add(journeys.later),
-            "first_way": self._ways.add(journeys.first),
+            "way": way,
+            "first_way": way if journeys.first_is_like_later else self._ways.add(journeys.first),
             "rules_ps": journeys.rules_ps,
         }
-        self._connections = _joined(self._connections, connections)
-        owner, rows = spread(each.first_packet, each.end_packet)
-        number = rows - (each.first_packet - each.sent_before)[owner]
+        self._connections = appended(self._connections, connections)
+        owner, row = spread(each.first_packet, each.end_packet)
+        number = row - (each.first_packet - each.sent_before)[owner]
         made: Columns = {
             "connection": (owner + before).astype(np.int32),
             "number": number.astype(np.int32),
-            "sent_ps": packets.arrival_ps[rows],
-            "size_bytes": packets.size_bytes[rows],
-            "reply_bytes": packets.reply_size_bytes[rows],
-            "opens": (rows == each.first_packet[owner]) & each.opens[owner],
+            "sent_ps": packets.arrival_ps[row],
+            "size_bytes": packets.size_bytes[row],
+            "reply_bytes": packets.reply_size_bytes[row],
+            "opens": (row == each.first_packet[owner]) & each.opens[owner],
         }
-        self._held = _joined(self._held, made)
+        self._held = appended(self._held, made)
         self._is_sorted = False
 
     def advance(self, until_ps: int) -> Iterator[Served]:
@@ -152,7 +153,7 @@ class QueuedTraffic:
             yield from self._served(at_once)
             yield from self._served(self.queues.advance(injected, ways, int(sent_ps[end]) if end < due else until_ps))
             self._forget(end)
-        self._held = _taken(self._held, slice(due, None))
+        self._held = rows(self._held, slice(due, None))
 
     def finish(self) -> Iterator[Served]:
         """Send all that are left, and yield every packet still under way."""
@@ -166,7 +167,7 @@ class QueuedTraffic:
     def _inject(self, due: slice) -> tuple[Injected, Itineraries, Left]:
         """Send these rows of what is held; return them with their ways, and those that end where they begin."""
         connections = self._connections
-        sent = _taken(self._held, due)
+        sent = rows(self._held, due)
         count = len(sent["sent_ps"])
         owner, opens = sent["connection"], np.flatnonzero(sent.pop("opens"))
         packet = np.arange(self._next_packet, self._next_packet + count)
@@ -176,7 +177,7 @@ class QueuedTraffic:
         sent["rules_ps"] = np.zeros(count, np.int64)
         sent["rules_ps"][opens] = connections["rules_ps"][owner[opens]]
         sent["is_left"] = np.zeros(count, np.bool_)
-        self._flying = _joined(self._flying, sent)
+        self._flying = appended(self._flying, sent)
         flow_id = connections["flow_id"].take(owner).view(np.uint64)
         drawn_ps = self.service_ps(flow_id, sent["number"].astype(np.uint64))
         columns: tuple[NDArray[Any], ...] = (
@@ -196,7 +197,7 @@ class QueuedTraffic:
             used, way = _renumbered(way, len(ways))
             ways = ways.take(used)
         injected = Injected(columns[0], columns[1], way, *columns[3:])
-        return injected, ways, _left_at_once(packet[stays], sent["sent_ps"][stays])
+        return injected, ways, left_at_once(packet[stays], sent["sent_ps"][stays])
 
     def _sort(self) -> None:
         """Put what is held in order of time; at equal times by flow, then by number in it."""
@@ -211,7 +212,7 @@ class QueuedTraffic:
             rank = (self._connections["flow_id"][held["connection"]] << _NUMBER_BITS) + held["number"]
             if (rank[order[tied]] > rank[order[tied + 1]]).any():
                 order = np.lexsort((rank, time_ps))
-        self._held = _taken(held, order)
+        self._held = rows(held, order)
         self._is_sorted = True
 
     # --- out ---------------------------------------------------------------------------------------
@@ -221,7 +222,7 @@ class QueuedTraffic:
             return
         at = left.packet - self._first_flying
         self._flying["is_left"][at] = True
-        packet = _taken(self._flying, at)
+        packet = rows(self._flying, at)
         is_dropped = left.dropped_at >= 0
         by_pod = is_dropped & (self.stations.stations.kind[left.dropped_at] == POD)
         rules_ps = np.where(is_dropped, 0, packet.pop("rules_ps"))
@@ -248,7 +249,7 @@ class QueuedTraffic:
         alive = np.flatnonzero(~flying["is_left"])
         gone = int(alive[0]) if alive.size else len(flying["is_left"])
         if gone:
-            self._flying = flying = _taken(flying, slice(gone, None))
+            self._flying = flying = rows(flying, slice(gone, None))
             self._first_flying += gone
         n = len(self._connections["flow_id"])
         if n < _FEW:
@@ -261,7 +262,7 @@ class QueuedTraffic:
             return
         number = np.zeros(n, np.int32)
         number[kept] = np.arange(len(kept), dtype=np.int32)
-        self._connections = connections = _taken(self._connections, kept)
+        self._connections = connections = rows(self._connections, kept)
         ways = np.union1d(connections["way"], connections["first_way"])
         if 2 * len(ways) < len(self._ways.ways):
             number_of_way = np.append(self._ways.keep(ways[ways >= 0]), np.int32(-1))  # -1 stays -1
@@ -269,11 +270,6 @@ class QueuedTraffic:
                 connections[name] = number_of_way[connections[name]]
         self._held["connection"] = number[self._held["connection"]]
         flying["connection"] = number[flying["connection"]]
-
-
-def _left_at_once(packet: NDArray[np.int64], time_ps: NDArray[np.int64]) -> Left:
-    none, zeros = np.full(len(packet), -1), np.zeros((3, len(packet)), np.int64)
-    return Left(packet, time_ps, none.astype(np.int32), none, zeros, zeros, zeros[0])
 
 
 def _order_of_time(time_ps: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -288,16 +284,6 @@ def _order_of_time(time_ps: NDArray[np.int64]) -> NDArray[np.int64]:
     if lost_bits:
         order = order[np.argsort(time_ps[order], kind="stable")]
     return order
-
-
-def _joined(one: Columns, other: Columns) -> Columns:
-    if not one:
-        return other
-    return {name: np.concatenate([one[name], other[name]]) for name in other}
-
-
-def _taken(columns: Columns, rows: Any) -> Columns:
-    return {name: column[rows] for name, column in columns.items()}
 
 
 def _renumbered(numbers: NDArray[np.int32], n: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:

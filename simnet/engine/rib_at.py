@@ -61,12 +61,12 @@ def daemon_of(plane: ControlPlane, device: str, *, family: int = 4) -> Daemon:
     return Daemon(
         rib=rib_at(seen, device, own, loc_rib, held),
         sessions=tuple(SessionState(peer, end.session.state.value) for peer, end in ends),
-        condition=_condition(plane, box),
+        condition=_condition(box),
         withdrawn=tuple(prefix for prefix in steady if prefix not in tables.own),
     )
 
 
-def _condition(plane: ControlPlane, box: Box) -> str:
+def _condition(box: Box) -> str:
     if not box.is_running:
         return "not running"
     return "frozen" if box.is_frozen else "running"

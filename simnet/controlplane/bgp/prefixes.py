@@ -12,28 +12,26 @@ from functools import lru_cache
 from simnet.model.iptables.ruleset import IPNetwork
 
 
-class _Hashed4(ipaddress.IPv4Network):
+class _KnownHash:
+    """Goes before a class of `ipaddress`."""
+
     def __init__(self, network: IPNetwork) -> None:
-        super().__init__((int(network.network_address), network.prefixlen))
+        super().__init__((int(network.network_address), network.prefixlen))  # type: ignore[call-arg]
         self._hash = super().__hash__()
 
     def __hash__(self) -> int:
         return self._hash
 
     def __repr__(self) -> str:
-        return f"IPv4Network({str(self)!r})"
+        return repr(ipaddress.ip_network(str(self)))
 
 
-class _Hashed6(ipaddress.IPv6Network):
-    def __init__(self, network: IPNetwork) -> None:
-        super().__init__((int(network.network_address), network.prefixlen))
-        self._hash = super().__hash__()
+class _Hashed4(_KnownHash, ipaddress.IPv4Network):
+    pass
 
-    def __hash__(self) -> int:
-        return self._hash
 
-    def __repr__(self) -> str:
-        return f"IPv6Network({str(self)!r})"
+class _Hashed6(_KnownHash, ipaddress.IPv6Network):
+    pass
 
 
 @lru_cache(maxsize=1 << 16)

@@ -44,6 +44,11 @@ class Journeys:
     rules_ps: NDArray[np.int64]  # [n] time of scanning rules in the first packet's request
 
     @property
+    def first_is_like_later(self) -> bool:
+        """Whether first packets cost what later ones do, as where nodes take no time."""
+        return bool((self.first_fixed_ps == self.later.fixed_ps).all())
+
+    @property
     def first(self) -> Itineraries:
         """The ways of first packets."""
         return replace(self.later, fixed_ps=self.first_fixed_ps)

@@ -35,11 +35,22 @@ def joined(parts: list[Columns]) -> Columns:
     return {name: np.concatenate([part[name] for part in whole]) for name in names}
 
 
+def appended(held: Columns, more: Columns) -> Columns:
+    """The packets of both, in the columns of `more`; `held` may be empty."""
+    return {name: np.concatenate([held[name], more[name]]) for name in more} if held else more
+
+
 def started(columns: Columns) -> Columns:
     """Add what a packet has met so far, which is nothing."""
     zeros = {name: np.zeros(len(columns["packet"]), np.int64) for name in SO_FAR}
     begun = {name: column for name, column in columns.items() if name in BEGUN}
     return begun | zeros | {"injected_ps": columns["time_ps"], "turned_ps": zeros["turned_ps"] - 1}
+
+
+def left_at_once(packet: NDArray[np.int64], time_ps: NDArray[np.int64]) -> Left:
+    """Packets that end where they begin: they visit no station."""
+    none, zeros = np.full(len(packet), -1), np.zeros((3, len(packet)), np.int64)
+    return Left(packet, time_ps, none.astype(np.int32), none, zeros, zeros, zeros[0])
 
 
 def in_order(parts: list[Left]) -> Left:

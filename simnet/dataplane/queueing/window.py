@@ -41,9 +41,8 @@ class _Pass:
     slot: NDArray[np.int64]  # [v]
     # [v] service of each visit and all before it, where all are equal, so that no order changes the sums
     work_ps: NDArray[np.int64] | None
-    free_ps: NDArray[np.int64]  # [stations] when its server is free, however late
-    opens_ps: NDArray[np.int64]  # [stations] that, on one line: a station's times lie beyond those of the one before
-    fits: bool  # on one line, whatever waits
+    free_ps: NDArray[np.int64]  # [stations] when its server is free
+    fits: bool  # the times of all stations on one line, each station's beyond those of the one before, whatever waits
     is_plain: bool  # one server each, and room for all
     key: NDArray[np.int64] | None = None  # [v] station | arrival | slot, ascending
     departure_ps: NDArray[np.int64] | None = None  # [v]
@@ -117,12 +116,10 @@ class Window:
                 free_ps = np.maximum(self.state.free_ps[stations] - self.begin_ps, 0)
                 total_ps = int(work_ps[-1] if work_ps is not None else self.prices.service_ps(slot).sum())
                 fits = int(free_ps.max()) + total_ps + self.span_ps < (1 << self.time_bits) - 1
-                opens_ps = (np.arange(len(used)) << self.time_bits) + free_ps
                 is_plain = not self.state.is_special[stations].any()
                 each = _Pass(
-                    level, low_bits, first, mine[used], stations, delay_ps, slot, work_ps, free_ps, opens_ps, fits,
-                    is_plain,
-                )  # fmt: skip
+                    level, low_bits, first, mine[used], stations, delay_ps, slot, work_ps, free_ps, fits, is_plain
+                )
                 passes.append(each)
             if passes:
                 self.groups.append((is_swept, passes))
@@ -196,7 +193,7 @@ class Window:
             before = work - service
         if each.fits:
             placed -= before
-            opened = each.opens_ps - before.take(each.first)
+            opened = (np.arange(len(each.first)) << self.time_bits) + each.free_ps - before.take(each.first)
             placed[each.first] = np.maximum(placed.take(each.first), opened)
             # The same as maximum, which takes five times as long where numpy uses AVX-512.
             departure = np.fmax.accumulate(placed)
